@@ -1,0 +1,1 @@
+"""Search for networks that are small, accurate and hard to fool."""

@@ -1,0 +1,29 @@
+"""The adversary: a threat model and the attacks that search it.
+
+An attack is a frozen pydantic model whose fields are its settings; calling it on `(model, x, y, threat, generator)`
+returns adversarial images. To add one: a file with such a class, and a line in `ATTACKS`. `perturb` is the only way
+the rest of the product runs an attack: it sets the model to eval mode, computes effective weights once, and clips
+what comes back to the threat model, whatever the attack did.
+"""
+
+from atmc_search.attacks.base import Attack, frozen_weights, perturb
+from atmc_search.attacks.fgsm import FGSM
+from atmc_search.attacks.pgd import PGD
+from atmc_search.attacks.threat import clip, distance, random_start
+from atmc_search.registry import resolve, validated
+from atmc_search.spec import Component
+
+ATTACKS: dict[str, type[Attack]] = {"fgsm": FGSM, "pgd": PGD}
+
+__all__ = ["ATTACKS", "FGSM", "PGD", "Attack", "build_attack", "clip", "distance", "frozen_weights", "perturb", "random_start"]
+
+
+def build_attack(component: Component, *, path: str) -> Attack:
+    """The attack that a spec names at `path`.
+
+    Raises:
+        SpecError: unknown name, unknown or impossible setting.
+    """
+    kind = resolve(component.name, ATTACKS, path=f"{path}.name")
+    attack: Attack = validated(kind, component.args, path=path)
+    return attack

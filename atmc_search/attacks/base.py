@@ -1,0 +1,92 @@
+"""The attack contract, and the one way to run an attack."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from atmc_search.attacks.threat import clip
+from atmc_search.spec import ThreatModel
+
+
+class Attack(BaseModel, ABC):
+    """Looks for images within the threat model that the model gets wrong.
+
+    The fields of a subclass are its settings, validated. It may assume that the model is in eval mode and that its
+    weights do not change during the call. Randomness comes from the generator alone. It should stay inside the
+    threat model; the caller clips all the same.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @abstractmethod
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator
+    ) -> Tensor:
+        """Adversarial images for `x`.
+
+        Args:
+            model: images in [0, 1] to logits (n, classes), in eval mode.
+            x: (n, c, h, w) in [0, 1].
+            y: (n,) true labels.
+            threat: the norm and eps.
+            generator: on x's device.
+
+        Returns:
+            (n, c, h, w), same dtype and device as x.
+        """
+
+
+def perturb(
+    attack: Attack, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator
+) -> Tensor:
+    """Runs an attack: eval mode during it, effective weights once, no gradients left behind, result clipped.
+
+    Args and returns as `Attack.__call__`. The model's mode (train or eval) is put back, so batch norm statistics
+    never move during an attack.
+    """
+    if threat.eps == 0:
+        return x
+    with _eval_mode(model), frozen_weights(model):
+        x_adv = attack(model, x, y, threat, generator).detach()
+    return clip(threat, x, x_adv)
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def frozen_weights(model: nn.Module) -> Iterator[None]:
+    """While open, parametrised weights are computed once, without a graph, and parameters take no gradients.
+
+    Torch's `parametrize.cached` alone would keep the graph of the first forward pass; filling the cache under
+    `no_grad` makes every later pass of the attack as cheap as that of a plain model.
+    """
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        with parametrize.cached():
+            with torch.no_grad():
+                for module in model.modules():
+                    if isinstance(module, nn.Module) and parametrize.is_parametrized(module):
+                        for name in module.parametrizations:  # type: ignore[union-attr]
+                            getattr(module, name)
+            yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)

@@ -1,0 +1,52 @@
+"""Geometry of the threat model {x' in [0, 1]^d : ‖x' − x‖ ≤ eps}: clip to it, start in it, measure in it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from atmc_search.spec import ThreatModel
+
+
+def distance(threat: ThreatModel, x: Tensor, x_adv: Tensor) -> Tensor:
+    """The norm of each image's perturbation, shape (n,), in [0, 1] pixel units."""
+    delta = (x_adv - x).flatten(1)
+    return delta.abs().amax(1) if threat.norm == "linf" else delta.norm(dim=1)
+
+
+def clip(threat: ThreatModel, x: Tensor, x_adv: Tensor) -> Tensor:
+    """`x_adv` moved into the eps-ball around `x` and into [0, 1].
+
+    For ℓ∞ this is the Euclidean projection on the intersection. For ℓ2 the ball comes first and the box second:
+    the result lies in both (clamping to a box that holds x never moves a point away from x), though it is not
+    always the nearest such point.
+    """
+    if threat.norm == "linf":
+        return torch.minimum(torch.maximum(x_adv, x - threat.eps), x + threat.eps).clamp_(0, 1)
+    delta = x_adv - x
+    norm = _per_image(delta.flatten(1).norm(dim=1), x).clamp_min(1e-12)
+    return (x + delta * (threat.eps / norm).clamp_max(1)).clamp_(0, 1)
+
+
+def random_start(threat: ThreatModel, x: Tensor, generator: torch.Generator) -> Tensor:
+    """A point drawn uniformly from the eps-ball around each image, clipped to [0, 1]."""
+    if threat.norm == "linf":
+        noise = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        return (x + (2 * noise - 1) * threat.eps).clamp_(0, 1)
+    direction = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    # A uniform radius would crowd the centre: in d dimensions the volume grows with the d-th power of the radius.
+    radius = torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype) ** (1 / x[0].numel())
+    unit = direction / _per_image(direction.flatten(1).norm(dim=1), x).clamp_min(1e-12)
+    return (x + unit * _per_image(radius, x) * threat.eps).clamp_(0, 1)
+
+
+def ascend(threat: ThreatModel, x_adv: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+    """One step of steepest ascent in the threat's norm: along the sign for ℓ∞, along the unit gradient for ℓ2."""
+    if threat.norm == "linf":
+        return x_adv + step_size * gradient.sign()
+    norm = _per_image(gradient.flatten(1).norm(dim=1), gradient).clamp_min(1e-12)
+    return x_adv + step_size * gradient / norm
+
+
+def _per_image(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.dim() - 1))

@@ -1,0 +1,174 @@
+"""Codebook quantisation: at most 2^b distinct non-zero values per tensor, zero being free ([P] eq. 6).
+
+The projection is 1-D k-means with one centre fixed at zero. In one dimension clusters are intervals of the sorted
+values, so Lloyd's iteration needs only the K boundaries (a binary search) and interval sums (differences of prefix
+sums): O(n log n) once for the sort, O(K log n) an iteration, no n × K memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from atmc_search.compress.base import Constraint, Weights
+
+Floats = NDArray[np.float64]
+
+_RESTARTS = 4
+_MAX_ITERATIONS = 100
+
+
+@dataclass(frozen=True)
+class Codebook(Constraint[Mapping[str, Tensor]]):
+    """At most `2**bits` distinct non-zero values in each tensor. State: the centres of each tensor, sorted.
+
+    The violation is the number of distinct non-zero values too many, summed over tensors. `project` is a local
+    optimum of k-means, not always the nearest point of the set; a second projection changes nothing all the same,
+    because values that number at most 2^b are their own centres.
+    """
+
+    bits: int
+    seed: int = 0
+
+    def init(self, weights: Weights) -> Mapping[str, Tensor]:
+        return {}
+
+    def project(
+        self, weights: Weights, state: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
+        """Each entry moved to its tensor's nearest centre; the centres found before are one of the starts."""
+        projected, centres = {}, {}
+        for name, tensor in weights.items():
+            flat = tensor.detach().reshape(-1).cpu().numpy()
+            warm = state[name].cpu().numpy() if name in state else None
+            found = kmeans_with_zero(flat, 2**self.bits, seed=self.seed, warm=warm)
+            projected[name] = torch.from_numpy(nearest(flat, found)).view_as(tensor).to(tensor.device)
+            centres[name] = torch.from_numpy(found)
+        return projected, centres
+
+    def violation(self, weights: Weights) -> float:
+        excess = 0
+        for tensor in weights.values():
+            distinct = torch.unique(tensor[tensor != 0]).numel()
+            excess += max(0, distinct - 2**self.bits)
+        return float(excess)
+
+
+def kmeans_with_zero(
+    values: NDArray[np.float32],
+    clusters: int,
+    *,
+    seed: int = 0,
+    warm: NDArray[np.float32] | None = None,
+    zero: bool = True,
+) -> NDArray[np.float32]:
+    """Centres that (locally) minimise Σ min_j (x − c_j)², with a further centre fixed at zero.
+
+    Args:
+        values: (n,) finite; exact zeros cost nothing and are ignored.
+        clusters: the most centres to return, beside zero.
+        seed: of the k-means++ starts; the same seed gives the same centres.
+        warm: centres to start from (of the previous projection, say) in place of the k-means++ starts.
+        zero: whether values may also go to the centre at zero. False prunes nothing: every value gets a centre.
+
+    Returns:
+        (m,) float32 sorted, m ≤ clusters, none zero (fewer when clusters run empty, or values are few).
+    """
+    x = np.sort(values[values != 0]).astype(np.float64)
+    distinct = x[np.concatenate([[True], np.diff(x) > 0])] if len(x) else x
+    if len(distinct) <= clusters:
+        return distinct.astype(np.float32)
+    sums = _PrefixSums(x, zero)
+    rng = np.random.default_rng(seed)
+    starts = [_companded_start(x, clusters)]
+    if warm is not None and len(warm):
+        starts.append(np.asarray(warm, dtype=np.float64))
+    else:
+        starts += [_plusplus_start(sums, clusters, rng) for _ in range(_RESTARTS)]
+    best = min((sums.lloyd(start) for start in starts), key=sums.cost)
+    rounded = np.unique(best.astype(np.float32))
+    return rounded[rounded != 0]
+
+
+def nearest(values: NDArray[np.float32], centres: NDArray[np.float32], *, zero: bool = True) -> NDArray[np.float32]:
+    """Each value's nearest centre (exact zeros stay zero; `zero`: others may go to zero too), shape as `values`."""
+    grid = np.unique(np.append(centres, np.float32(0))) if zero else np.unique(centres)
+    if len(grid) == 0:
+        return np.zeros_like(values)
+    edges = (grid[:-1].astype(np.float64) + grid[1:]) / 2
+    # Boundaries sit exactly midway: values equal to a centre are on its own side, so projecting twice is the identity.
+    moved = grid[np.searchsorted(edges, values.astype(np.float64))]
+    return np.where(values == 0, np.float32(0), moved).astype(np.float32)
+
+
+class _PrefixSums:
+    """Sorted values with prefix sums of x and x², in float64 (float32 sums lose the small weights)."""
+
+    def __init__(self, x: Floats, zero: bool) -> None:
+        self.x = x
+        self.zero = zero
+        self.first = np.concatenate([[0.0], np.cumsum(x)])
+        self.second = np.concatenate([[0.0], np.cumsum(x * x)])
+
+    def intervals(self, centres: Floats) -> tuple[Floats, NDArray[np.int64]]:
+        """The grid (centres, and zero if allowed) sorted, and the (len(grid) + 1,) cut positions in x."""
+        grid = np.unique(np.append(centres, 0.0)) if self.zero else np.unique(centres)
+        cuts = np.searchsorted(self.x, (grid[:-1] + grid[1:]) / 2)
+        return grid, np.concatenate([[0], cuts, [len(self.x)]]).astype(np.int64)
+
+    def cell_costs(self, grid: Floats, cuts: NDArray[np.int64]) -> Floats:
+        """Σ (x − c)² of each interval, by Σx² − 2c Σx + c² n."""
+        count, first, second = (np.diff(a[cuts]) for a in (np.arange(len(self.x) + 1), self.first, self.second))
+        return np.maximum(second - 2 * grid * first + grid * grid * count, 0.0)
+
+    def cost(self, centres: Floats) -> float:
+        return float(self.cell_costs(*self.intervals(centres)).sum())
+
+    def lloyd(self, centres: Floats) -> Floats:
+        """Lloyd's iteration until the intervals stand still. Zero stays; empty centres are dropped."""
+        previous: NDArray[np.int64] | None = None
+        for _ in range(_MAX_ITERATIONS):
+            grid, cuts = self.intervals(centres)
+            if previous is not None and np.array_equal(cuts, previous):
+                break
+            previous = cuts
+            count = np.diff(cuts)
+            keep = count > 0
+            if self.zero:
+                keep &= grid != 0
+            centres = np.diff(self.first[cuts])[keep] / count[keep]
+        return centres
+
+
+def _companded_start(x: Floats, clusters: int) -> Floats:
+    """Centres spaced evenly under density^(1/3), the high-resolution optimum (Panter and Dite, 1951)."""
+    counts, edges = np.histogram(x, bins=min(2048, 8 * clusters + 64))
+    mass = np.concatenate([[0.0], np.cumsum(np.cbrt(counts))])
+    return np.interp((np.arange(clusters) + 0.5) / clusters * mass[-1], mass, edges)
+
+
+def _plusplus_start(sums: _PrefixSums, clusters: int, rng: np.random.Generator) -> Floats:
+    """k-means++ (Arthur and Vassilvitskii, 2007): each new centre drawn with probability ∝ squared distance.
+
+    An interval is drawn by its cost, then a value in it by the squared distance to its centre, so that one draw
+    costs O(K log n + interval) instead of O(n K).
+    """
+    centres = np.empty(0) if sums.zero else sums.x[[rng.integers(len(sums.x))]]
+    while len(centres) < clusters:
+        grid, cuts = sums.intervals(centres)
+        costs = sums.cell_costs(grid, cuts)
+        total = costs.sum()
+        if total <= 0:
+            break
+        cell = int(rng.choice(len(costs), p=costs / total))
+        inside = sums.x[cuts[cell] : cuts[cell + 1]]
+        weight = np.cumsum((inside - grid[cell]) ** 2)
+        if weight[-1] <= 0:
+            break
+        centres = np.append(centres, inside[np.searchsorted(weight, rng.random() * weight[-1])])
+    return centres

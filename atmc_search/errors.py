@@ -1,0 +1,84 @@
+"""What goes wrong by a user's hand, and how it is said: one line with the value, the rule and the remedy.
+
+The command line prints an `AtmcError` as that one line and exits with 2. Our own invariants are `assert`s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+
+class AtmcError(Exception):
+    """A mistake that the user can mend. Its text is one line: value, rule, remedy."""
+
+
+class SpecError(AtmcError):
+    """A spec, or a value set on the command line, that breaks a rule."""
+
+
+class DataError(AtmcError):
+    """A dataset that is missing, damaged or of the wrong shape."""
+
+
+class ArtifactError(AtmcError):
+    """Bytes that are not an artifact this version can open."""
+
+
+class RunError(AtmcError):
+    """A run folder that is missing, foreign, or of another study."""
+
+
+class TrialFailed(AtmcError):
+    """A trial that cannot go on, by no fault of the code: it diverged, say. Recorded as a row with this reason."""
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """`repr(value)` cut to `limit` characters and one line, for use inside a message."""
+    text = repr(value).replace("\n", " ")
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """The remedy for an unknown name: the closest known one, or all of them."""
+    close = get_close_matches(word, known, n=1)
+    listing = ", ".join(sorted(known))
+    return f"did you mean {close[0]!r}? Known: {listing}" if close else f"known: {listing}"
+
+
+def explain(error: ValidationError, path: str, model: type[BaseModel]) -> str:
+    """The first fault of a pydantic error as one line: dotted path, value, rule, remedy.
+
+    Args:
+        error: what pydantic raised.
+        path: the dotted path of the object that was validated, "" for a whole file.
+        model: the class it was validated as, for the list of known keys.
+    """
+    fault = error.errors()[0]
+    parts = [str(part) for part in fault["loc"]]
+    where = ".".join(([path] if path else []) + parts)
+    if fault["type"] == "extra_forbidden":
+        known = _fields_at(model, parts[:-1])
+        return f"{where}: unknown key; {did_you_mean(parts[-1], known)}"
+    if fault["type"] == "missing":
+        return f"{where}: missing; it must be given"
+    message = fault["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return f"{where} = {shown(fault['input'])}: {message}"
+
+
+def _fields_at(model: type[BaseModel], loc: Sequence[str]) -> list[str]:
+    """The keys that the (nested) model at `loc` knows."""
+    current: Any = model
+    for part in loc:
+        field = current.model_fields.get(part) if hasattr(current, "model_fields") else None
+        if field is None:
+            return []
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if current is None:
+            return []
+    return list(current.model_fields)

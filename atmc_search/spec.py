@@ -1,0 +1,337 @@
+"""All that a YAML file may say: `StudySpec` (what to search) and `TrialSpec` (one trial, no distribution left).
+
+A study's `trial` section is a template in which any leaf may be a distribution (see `space`); a sampled config filled
+into it must validate as a TrialSpec. To add a setting, add a field with a `description`: validation, messages and
+the README's table follow from it. Components that have settings of their own (models, attacks) are named by a
+`Component`; the package that owns them validates the rest of its keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from optuna.distributions import BaseDistribution
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from atmc_search import space
+from atmc_search.errors import SpecError, explain, shown
+from atmc_search.registry import validated
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Component(BaseModel):
+    """Something chosen by name, with settings of its own beside the name: `{name: pgd, steps: 7}`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+
+    name: str = Field(description="a known name, or 'package.module:attribute'")
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """The settings beside the name."""
+        return dict(self.model_extra or {})
+
+
+class DataSpec(_Section):
+    """Which images, and how they are split."""
+
+    name: str = Field(description="a known dataset, or 'package.module:attribute'")
+    root: str | None = Field(None, description="folder that holds the dataset's files; default: the usual places")
+    train_size: int | None = Field(None, ge=1, description="stratified subset of the training images; default: all")
+    validation_size: int | None = Field(None, ge=1, description="held out of the training images; default: 20 %")
+    test_size: int | None = Field(None, ge=1, description="stratified subset of the test images; default: all")
+    seed: int = Field(0, ge=0, description="seed of the splits")
+
+
+class ThreatModel(_Section):
+    """What the adversary may do: move an image within [0, 1] by at most eps in the norm."""
+
+    norm: Literal["linf", "l2"] = Field("linf", description="the norm of the perturbation")
+    eps: float = Field(ge=0, description="its radius, in units of pixels scaled to [0, 1]")
+
+
+class StageSpec(_Section):
+    """Settings that both training stages have."""
+
+    epochs: int = Field(ge=1, description="passes over the training images")
+    lr: float = Field(0.05, gt=0, description="peak learning rate")
+    lr_schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate over the stage")
+    batch_size: int = Field(128, ge=1, description="images a step")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
+    weight_decay: float = Field(1e-4, ge=0, description="of SGD")
+    attack: Component = Field(Component(name="pgd", steps=7), description="the inner maximisation")
+
+
+class DenseSpec(StageSpec):
+    """The dense adversarially trained start, made once per distinct dense spec of a study."""
+
+    seed: int = Field(0, ge=0, description="seed of initial weights, data order and attacks")
+
+
+class TrainSpec(StageSpec):
+    """Training under the compression constraints."""
+
+
+class CompressSpec(_Section):
+    """The constraints: how many weights, in which form, of how many values (ATMC, arXiv 1902.03538)."""
+
+    factors: Literal["none", "uvc", "uvc_plain"] = Field(
+        "none", description="W = C, W = (I + U)V + C (or U(I + V) + C), or W = UV + C from a singular value start"
+    )
+    keep: float = Field(gt=0, le=1, description="non-zeros that survive, as a share of the dense weights")
+    bits: int = Field(32, ge=1, le=32, description="2^bits values a tensor: 1 to 8, or 32 for no codebook")
+    rho: float = Field(0.1, ge=0, description="weight of the ADMM penalty")
+    dual_every: int = Field(10, ge=1, description="optimizer steps between dual updates")
+    codebook_from: float = Field(0.5, ge=0, lt=1, description="share of training after which ADMM sets in")
+    floats: Literal["fp16", "fp32"] = Field("fp16", description="precision of codebooks, biases, norm parameters")
+
+    @field_validator("bits")
+    @classmethod
+    def _bits(cls, bits: int) -> int:
+        if 8 < bits < 32:
+            raise ValueError("must be 1 to 8, or 32 for no codebook; choose one of these")
+        return bits
+
+
+class EvaluateSpec(_Section):
+    """How accuracies are measured, on the decoded artifact and validation images."""
+
+    attack: Component = Field(Component(name="pgd", steps=20), description="the attack of robust_accuracy")
+    every: int = Field(1, ge=1, description="epochs between measurements; the last epoch is always measured")
+    batch_size: int = Field(500, ge=1, description="images a batch")
+    seed: int = Field(0, ge=0, description="seed of the attack's random starts")
+
+
+class TrialSpec(_Section):
+    """One trial, fully determined."""
+
+    data: DataSpec
+    model: Component
+    threat: ThreatModel
+    dense: DenseSpec
+    train: TrainSpec
+    compress: CompressSpec
+    evaluate: EvaluateSpec = EvaluateSpec()
+    seed: int = Field(0, ge=0, description="seed of data order and attacks; a sweep adds the trial's number")
+
+
+class SamplerSpec(_Section):
+    """What proposes trials."""
+
+    name: Literal["tpe", "random", "nsga2"] = Field("tpe", description="Optuna's sampler")
+    startup_trials: int = Field(10, ge=1, description="random trials before TPE sets in; NSGA-II: population size")
+
+
+class SchedulerSpec(_Section):
+    """What stops trials early."""
+
+    name: Literal["none", "mo_asha"] = Field("none", description="mo_asha: multi-objective asynchronous halving")
+    grace_epochs: int = Field(1, ge=1, description="epochs before the first rung")
+    reduction_factor: float = Field(3, gt=1, description="one in this many goes on at a rung")
+
+
+class SearchSpec(_Section):
+    """The budget of the search and who steers it."""
+
+    trials: int = Field(ge=1, description="trials in all, failed ones counted")
+    sampler: SamplerSpec = SamplerSpec()
+    scheduler: SchedulerSpec = SchedulerSpec()
+    seed: int = Field(0, ge=0, description="seed of the sampler")
+
+
+class ResourcesSpec(_Section):
+    """What one trial occupies."""
+
+    cpu: float = Field(1, ge=0, description="CPU cores; torch uses as many threads")
+    gpu: float = Field(0, ge=0, description="GPUs; a fraction lets trials share one")
+
+
+class BoundSpec(_Section):
+    """A constraint on a metric: trials outside it never reach the front, and the sampler learns to avoid them."""
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> BoundSpec:
+        if self.min is None and self.max is None:
+            raise ValueError("needs a bound; give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}; nothing can meet both, widen them")
+        return self
+
+    def violation(self, value: float) -> float:
+        """By how much `value` lies outside; ≤ 0 inside (Optuna's convention)."""
+        parts = []
+        if self.min is not None:
+            parts.append(self.min - value)
+        if self.max is not None:
+            parts.append(value - self.max)
+        return max(parts)
+
+
+class StudySpec(_Section):
+    """A study: everything that defines a run."""
+
+    name: str = Field(description="the folder under runs/")
+    task: str = Field("atmc", description="what a trial does: a known task, or 'package.module:attribute'")
+    trial: dict[str, Any] = Field(description="one trial, in which any leaf may be a distribution")
+    objectives: dict[str, Literal["min", "max"]] = Field(
+        {"size_bytes": "min", "clean_accuracy": "max", "robust_accuracy": "max"},
+        description="metrics and their directions",
+    )
+    constraints: dict[str, BoundSpec] = Field({}, description="metrics and bounds that a trial must keep")
+    search: SearchSpec
+    resources: ResourcesSpec = ResourcesSpec()
+
+    @field_validator("name")
+    @classmethod
+    def _slug(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError("names a folder; use letters, digits, '.', '_' and '-', at most 100")
+        return name
+
+    @field_validator("objectives")
+    @classmethod
+    def _some(cls, objectives: dict[str, str]) -> dict[str, str]:
+        if not objectives:
+            raise ValueError("needs at least one objective; write e.g. {size_bytes: min}")
+        return objectives
+
+    @model_validator(mode="after")
+    def _template(self) -> StudySpec:
+        # A SpecError passes through pydantic unwrapped: it names its own path.
+        for _, config in space.corners(self.space):
+            self.fill(config)
+        return self
+
+    @property
+    def space(self) -> dict[str, BaseDistribution]:
+        """The distributions of the template by dotted path."""
+        return space.distributions(self.trial)
+
+    def fill(self, config: Mapping[str, Any]) -> TrialSpec:
+        """The trial that a sampled config (values by dotted path) stands for."""
+        return validated(TrialSpec, space.fill(self.trial, config), path="trial")
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits that name what a result depends on: not the study's name, its length or its resources."""
+        document = self.model_dump(mode="json", include={"task", "trial", "objectives", "constraints"})
+        document["search"] = self.search.model_dump(mode="json", exclude={"trials"})
+        return fingerprint(document)
+
+
+def fingerprint(document: object) -> str:
+    """The first 12 hex digits of the SHA-256 of `document` as canonical JSON."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which also reads 1e-3 as a number and refuses a key that stands twice."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$"), list("-+.0123456789")
+)
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    seen: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not a word", key_node.start_mark)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+        seen[key] = loader.construct_object(value_node, deep=True)
+    return seen
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+_MAX_SPEC_BYTES = 1 << 20
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """The plain data that `text` holds, read by a safe loader.
+
+    Raises:
+        SpecError: not YAML; the message has the line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{origin}:{mark.line + 1}" if mark else origin
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise SpecError(f"{where}: not readable as YAML ({problem}); mend that line") from None
+
+
+def parse_study(document: object, origin: str = "spec") -> StudySpec:
+    """A validated StudySpec from plain data (what YAML gives, or dicts built in Python).
+
+    Raises:
+        SpecError: one line: origin, path, value, rule, remedy.
+    """
+    if not isinstance(document, Mapping):
+        raise SpecError(f"{origin}: {shown(document)} is no mapping; a spec starts with 'name: ...'")
+    try:
+        return StudySpec.model_validate(dict(document))
+    except ValidationError as error:
+        raise SpecError(f"{origin}: {explain(error, '', StudySpec)}") from None
+    except SpecError as error:
+        raise SpecError(f"{origin}: {error}") from None
+
+
+def load_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> StudySpec:
+    """Reads, overrides and validates a spec file.
+
+    Args:
+        path: a YAML file.
+        overrides: values by dotted path, set before validation, e.g. {"trial.compress.bits": 4}.
+
+    Raises:
+        SpecError: the file is missing, too large, not YAML, or breaks a rule.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _MAX_SPEC_BYTES:
+            raise SpecError(f"{path}: larger than 1 MiB; a spec is a short YAML file")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML spec") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"{path}: not UTF-8 text; give the path of a YAML spec") from None
+    document = parse_yaml(text, str(path))
+    for dotted, value in (overrides or {}).items():
+        _set(document, dotted, value)
+    return parse_study(document, str(path))
+
+
+def _set(document: Any, dotted: str, value: Any) -> None:
+    *parents, leaf = dotted.split(".")
+    here = document
+    for part in parents:
+        if not isinstance(here, dict):
+            break
+        here = here.setdefault(part, {})
+    if not isinstance(here, dict):
+        raise SpecError(f"{dotted}: does not lead into a section of the spec; write e.g. trial.compress.bits")
+    here[leaf] = value
+
+
+def dump_yaml(spec: StudySpec) -> str:
+    """The spec as YAML that `load_study` reads back to an equal one."""
+    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
