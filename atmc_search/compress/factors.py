@@ -63,13 +63,12 @@ class FactorisedLayer:
     @property
     def factor_shapes(self) -> dict[str, tuple[int, int]]:
         """Names and shapes of the constrained matrices, in their fixed order."""
-        c = (self.rows, self.columns)
-        if self.form == "dense":
-            return {self.weight: c}
+        if self.form == "dense":  # the weight as it lies in memory, whatever its axes mean
+            return {self.weight: (self.shape[0], self.rows * self.columns // self.shape[0])}
         return {
             f"{self.weight}.U": (self.rows, self.rank),
             f"{self.weight}.V": (self.rank, self.columns),
-            f"{self.weight}.C": c,
+            f"{self.weight}.C": (self.rows, self.columns),
         }
 
     def to_matrix(self, weight: Tensor) -> Tensor:
@@ -181,9 +180,10 @@ def constrained_weights(model: nn.Module, layers: Sequence[FactorisedLayer]) -> 
 
 
 def effective_weight(layer: FactorisedLayer, weights: Mapping[str, Tensor]) -> Tensor:
-    """The layer's weight tensor from its factors by name (dense: the weight itself in any shape)."""
-    factors = [weights[name] for name in layer.factor_shapes]
-    return layer.from_matrix(combine(layer.form, [f.reshape(s) for f, s in zip(factors, layer.factor_shapes.values(), strict=True)]))
+    """The layer's weight tensor from its factors by name."""
+    if layer.form == "dense":
+        return weights[layer.weight].reshape(layer.shape)
+    return layer.from_matrix(combine(layer.form, [weights[name] for name in layer.factor_shapes]))
 
 
 class _Factors(nn.Module):

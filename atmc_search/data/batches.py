@@ -54,12 +54,14 @@ class DeviceData:
         """
         sizes = self._sizes(batch_size)
         if generator is None:
-            parts = zip(self.images.split(sizes), self.labels.split(sizes), strict=True)
+            order = torch.arange(len(self), device=self.labels.device)
         else:
             order = torch.randperm(len(self), generator=generator, device=generator.device).to(self.labels.device)
-            parts = ((self.images[index], self.labels[index]) for index in order.split(sizes))
-        for images, labels in parts:
-            yield images.to(torch.float32) / 255, labels
+        start = 0
+        for size in self._sizes(batch_size):
+            index = order[start : start + size]
+            yield self.images[index].to(torch.float32) / 255, self.labels[index]
+            start += size
 
     def _sizes(self, batch_size: int) -> list[int]:
         assert batch_size >= 1, batch_size

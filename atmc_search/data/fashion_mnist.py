@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from atmc_search.data.splits import ImageSet, RawData
 from atmc_search.errors import DataError, shown
 
-_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _PARTS = ("train", "t10k")
 _FILES = [f"{part}-{kind}-ubyte.gz" for part in _PARTS for kind in ("images-idx3", "labels-idx1")]
 
@@ -38,8 +38,8 @@ def load(root: str | None) -> RawData:
         folder = Path(root).expanduser()
         if missing := _missing(folder):
             raise DataError(f"trial.data.root = {shown(root)}: holds no {missing[0]}; {_remedy(missing)}")
-    elif not _missing(_DEBIAN):
-        folder = _DEBIAN
+    elif not _missing(DEBIAN_FOLDER):
+        folder = DEBIAN_FOLDER
     else:
         folder = _downloaded()
     train, test = (_image_set(folder, part) for part in _PARTS)

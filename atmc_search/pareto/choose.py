@@ -181,7 +181,8 @@ def _together(
     for bound, column in zip(bounds, columns, strict=True):
         # A limit of 0 has no fractions; the column's largest magnitude stands in. It is 0 only if nothing is violated.
         scale = abs(bound.limit) or np.abs(column[order]).max() or 1.0
-        total += bound.violation(column[order]) / scale
+        with np.errstate(over="ignore"):  # by a limit like 1e-320; an infinite fraction is then the honest one
+            total += bound.violation(column[order]) / scale
     # The first of the least: any other row that these changes admit has the same total, and stands later in the order.
     row = int(order[np.argmin(total)])
     return tuple(

@@ -193,6 +193,14 @@ def test_together_leaves_bounds_that_hold_alone() -> None:
     assert [r.metric for r in choice.relaxations] == ["size_bytes", "clean_accuracy"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_together_survives_a_limit_next_to_zero() -> None:
+    table = {"a": np.array([2.0, 1.0]), "b": np.array([1.0, 2.0])}
+    bounds = [Bound("a", 5e-324, "max"), Bound("b", -1.0, "max")]
+    choice = choose(table, bounds, "b", maximise=True)
+    assert [(r.metric, r.needed, r.index) for r in choice.relaxations] == [("a", 1.0, 1), ("b", 2.0, 1)]
+
+
 def test_ties_go_to_tie_break_then_to_the_earlier_row() -> None:
     table = {**TABLE, "time_s": np.array([1.0, 1.0, nan, 5.0])}
     assert choose(table, [], "robust_accuracy", maximise=True).index == 2

@@ -1,0 +1,11 @@
+"""What ships: a compressed model as one small file, and back.
+
+`pack` and `unpack` are the format (one file each for byte streams, tensors and the whole); `account` says what the
+bytes were spent on. Decoding never executes what the file holds: architectures are known by name.
+"""
+
+from atmc_search.artifact.account import SizeAccount, account
+from atmc_search.artifact.container import pack, read_header, unpack
+from atmc_search.artifact.model import Architecture, CompressedModel
+
+__all__ = ["Architecture", "CompressedModel", "SizeAccount", "account", "pack", "read_header", "unpack"]

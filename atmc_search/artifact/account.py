@@ -1,0 +1,62 @@
+"""What a model's bytes are spent on: non-zeros, the paper's own size, and the zero-order entropy bound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from atmc_search.artifact.model import CompressedModel
+
+
+@dataclass(frozen=True)
+class SizeAccount:
+    """Sizes of a compressed model beside the length of its file.
+
+    Attributes:
+        nnz: non-zeros in all factors together.
+        dense_weights: weights of the uncompressed layers, the 100 % of `density`.
+        bits_per_tensor: bits of a fixed-length code for each factor's distinct non-zero values; 32 without codebook.
+        paper_bits: Σ nnz · bits, the size that the ATMC paper counts: values alone, no positions, no codebooks.
+        entropy_bits: Σ N · H over the symbols (zero included) of each factor, the least that a code without context
+            could spend on positions and values; plus 32 bits a value where there is no codebook. Codebooks, biases
+            and norm parameters are not in it.
+    """
+
+    nnz: int
+    dense_weights: int
+    bits_per_tensor: Mapping[str, int]
+    paper_bits: int
+    entropy_bits: float
+
+    @property
+    def density(self) -> float:
+        """Non-zeros as a share of the dense weights."""
+        return self.nnz / self.dense_weights
+
+
+def account(model: CompressedModel) -> SizeAccount:
+    """Counts a model's non-zeros and the sizes that follow from them."""
+    nnz, paper, entropy = 0, 0, 0.0
+    bits_per_tensor: dict[str, int] = {}
+    for name, tensor in model.weights.items():
+        flat = tensor.numpy().reshape(-1)
+        values, counts = np.unique(flat[flat != 0], return_counts=True)
+        count = int(counts.sum())
+        coded = len(values) <= 256
+        bits = max(1, (len(values) - 1).bit_length()) if coded else 32
+        bits_per_tensor[name] = bits if count else 0
+        nnz += count
+        paper += count * bits
+        if coded:
+            entropy += _entropy_bits(np.append(counts, flat.size - count))
+        else:
+            entropy += _entropy_bits(np.array([count, flat.size - count])) + 32 * count
+    dense = sum(layer.rows * layer.columns for layer in model.layers)
+    return SizeAccount(nnz, dense, bits_per_tensor, paper, entropy)
+
+
+def _entropy_bits(counts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:
+    counts = counts[counts > 0]
+    return float(-(counts * np.log2(counts / counts.sum())).sum())

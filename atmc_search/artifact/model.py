@@ -1,0 +1,107 @@
+"""A compressed model as plain data: architecture by name, factor matrices, and all other tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from atmc_search.compress import FactorisedLayer, constrained_weights, effective_weight
+from atmc_search.models import build_model
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What `build` needs: a model's name and arguments, the shape of an image, the number of classes."""
+
+    name: str
+    args: Mapping[str, Any]
+    input_shape: tuple[int, int, int]
+    classes: int
+
+    def build(self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None, seed: int = 0) -> nn.Module:
+        """The model on [0, 1] images with fresh weights; normalisation defaults to the identity."""
+        channels = self.input_shape[0]
+        return build_model(
+            self.name,
+            self.args,
+            input_shape=self.input_shape,
+            classes=self.classes,
+            mean=[0.0] * channels if mean is None else mean,
+            std=[1.0] * channels if std is None else std,
+            seed=seed,
+        )
+
+
+@dataclass(frozen=True)
+class CompressedModel:
+    """All that defines the deployed model.
+
+    Attributes:
+        architecture: how to build it.
+        layers: the compressed layers in the model's order.
+        weights: their factor matrices by name, zeros included, (rows, columns) float32 on the CPU.
+        others: every other tensor of the state dict that inference needs: biases, norm parameters and statistics.
+        meta: small JSON-able facts that travel along: threat model, provenance.
+    """
+
+    architecture: Architecture
+    layers: tuple[FactorisedLayer, ...]
+    weights: Mapping[str, Tensor]
+    others: Mapping[str, Tensor]
+    meta: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        layers: Sequence[FactorisedLayer],
+        architecture: Architecture,
+        weights: Mapping[str, Tensor] | None = None,
+        others: Mapping[str, Tensor] | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> CompressedModel:
+        """Takes a (parametrised) model apart.
+
+        Args:
+            model: what `layers` were factorised in.
+            layers: its compressed layers.
+            architecture: how to build the plain model.
+            weights: constrained tensors to deploy in place of the model's own (projected ones, say).
+            others: likewise, the other tensors.
+            meta: facts that travel along.
+        """
+        chosen: Mapping[str, Tensor] = constrained_weights(model, layers) if weights is None else weights
+        matrices = {}
+        for layer in layers:
+            for name, shape in layer.factor_shapes.items():
+                # Adding 0 turns -0.0 into 0.0, which is what a position that is not stored decodes to.
+                matrices[name] = chosen[name].detach().reshape(shape).float().cpu() + 0.0
+        rest = other_tensors(model, layers) if others is None else others
+        return cls(architecture, tuple(layers), matrices, rest, dict(meta or {}))
+
+    def materialise(self) -> nn.Module:
+        """The plain model in eval mode on the CPU, its weights W computed from the factors."""
+        model = self.architecture.build()
+        state = model.state_dict()
+        with torch.no_grad():
+            for layer in self.layers:
+                state[layer.weight].copy_(effective_weight(layer, self.weights))
+            for name, tensor in self.others.items():
+                state[name].copy_(tensor)
+        return model.eval()
+
+
+def other_tensors(model: nn.Module, layers: Sequence[FactorisedLayer]) -> dict[str, Tensor]:
+    """The state that no constraint binds and inference needs, by its name in the plain model, on the CPU."""
+    constrained = {layer.weight for layer in layers}
+    found = {}
+    for name, tensor in model.state_dict().items():
+        # Batch norm counts its batches for cumulative averages only; eval mode never reads the count.
+        if ".parametrizations." in f".{name}" or name in constrained or name.endswith("num_batches_tracked"):
+            continue
+        found[name] = tensor.detach().clone().cpu()
+    return found

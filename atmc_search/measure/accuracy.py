@@ -1,0 +1,100 @@
+"""Clean and robust accuracy over a set of images, with counts and intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from atmc_search.attacks import Attack, perturb
+from atmc_search.data import DeviceData
+from atmc_search.measure.intervals import wilson_interval
+from atmc_search.spec import ThreatModel
+from atmc_search.training import seeded
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of images: `correct` of `n`."""
+
+    correct: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        return self.correct / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval."""
+        return wilson_interval(self.correct, self.n)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Accuracies of one model on one set of images."""
+
+    clean: Accuracy
+    robust: Accuracy
+
+    def metrics(self, prefix: str = "") -> dict[str, float | int]:
+        """The figures under their column names."""
+        return {
+            f"{prefix}clean_accuracy": self.clean.value,
+            f"{prefix}robust_accuracy": self.robust.value,
+        }
+
+
+@torch.no_grad()
+def clean_correct(model: nn.Module, data: DeviceData, batch_size: int) -> Tensor:
+    """(n,) bool: which images the model, in eval mode, gets right."""
+    model.eval()
+    return torch.cat([model(x).argmax(1) == y for x, y in data.batches(batch_size)])
+
+
+def robust_correct(
+    model: nn.Module,
+    data: DeviceData,
+    attack: Attack,
+    threat: ThreatModel,
+    *,
+    batch_size: int,
+    seed: int,
+    clean: Tensor,
+) -> Tensor:
+    """(n,) bool: which images are right both untouched and under attack.
+
+    An image that is wrong untouched is not attacked: the unperturbed image lies in every threat model.
+
+    Args:
+        model: in eval mode, on data's device.
+        data: images in order.
+        attack: the adversary.
+        threat: norm and eps.
+        batch_size: images a batch.
+        seed: of the attack's random starts; equal seeds give equal figures.
+        clean: what `clean_correct` gave.
+    """
+    robust = clean.clone()
+    with seeded(data.labels.device, seed, "evaluate") as generator:
+        start = 0
+        for x, y in data.batches(batch_size):
+            chosen = clean[start : start + len(y)]
+            if chosen.any():
+                x_adv = perturb(attack, model, x[chosen], y[chosen], threat, generator)
+                with torch.no_grad():
+                    held = model(x_adv).argmax(1) == y[chosen]
+                robust[start : start + len(y)][chosen] = held
+            start += len(y)
+    return robust
+
+
+def measure(
+    model: nn.Module, data: DeviceData, attack: Attack, threat: ThreatModel, *, batch_size: int, seed: int
+) -> Measurement:
+    """Clean and robust accuracy of `model` on all of `data`."""
+    clean = clean_correct(model, data, batch_size)
+    robust = robust_correct(model, data, attack, threat, batch_size=batch_size, seed=seed, clean=clean)
+    n = len(data)
+    return Measurement(Accuracy(int(clean.sum()), n), Accuracy(int(robust.sum()), n))

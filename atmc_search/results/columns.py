@@ -1,0 +1,141 @@
+"""Every Parquet column, declared once: name, type, unit, meaning. `atmc-search columns` prints this table.
+
+A row of `reports/` is one report; a row of `trials.parquet` is a trial's last report; `front.parquet` holds the
+nondominated ones. All three have the same columns: those below, a task's own, and one for every distribution of the
+spec under its dotted path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+
+Kind = Literal["bool", "int64", "float64", "string", "timestamp"]
+
+_ARROW: Mapping[Kind, pa.DataType] = {
+    "bool": pa.bool_(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "string": pa.string(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: as in Parquet.
+        kind: its type.
+        unit: of its values, "" where there is none.
+        meaning: a sentence.
+        log: whether differences of this metric are best read as ratios (sizes): plots and hypervolume take its log.
+        low, high: the least and greatest value it can have.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    meaning: str
+    log: bool = False
+    low: float = float("-inf")
+    high: float = float("inf")
+
+
+def _share(name: str, meaning: str) -> Column:
+    return Column(name, "float64", "share", meaning, low=0, high=1)
+
+
+STUDY_COLUMNS: tuple[Column, ...] = (
+    Column("trial", "int64", "", "number of the trial in its study, from 0"),
+    Column("state", "string", "", "running, complete, stopped (by the scheduler), failed, or interrupted"),
+    Column("reason", "string", "", "why a trial failed or was stopped; empty otherwise"),
+    Column("epoch", "int64", "epochs", "epochs of the trial's own training that are done (0: just started)"),
+    Column("epochs", "int64", "epochs", "epochs that the trial was to run"),
+    Column("seed", "int64", "", "seed of the trial: the spec's plus the trial's number"),
+    Column("artifact", "string", "", "path of the trial's artifact, relative to the run folder"),
+    Column("artifact_sha256", "string", "", "SHA-256 of that file"),
+    Column("fingerprint", "string", "", "12 hex digits of all that defines the study's results"),
+    Column("trial_fingerprint", "string", "", "12 hex digits of the trial's own spec"),
+    Column("started_at", "timestamp", "UTC", "when the trial started"),
+    Column("reported_at", "timestamp", "UTC", "when this report arrived"),
+    Column("elapsed_s", "float64", "s", "wall time from the trial's start to this report"),
+    Column("host", "string", "", "host name of the worker"),
+    Column("device", "string", "", "torch device the trial ran on"),
+    Column("atmc_search_version", "string", "", "version of this package"),
+    Column("torch_version", "string", "", "version of torch"),
+    Column("ray_version", "string", "", "version of ray"),
+    Column("optuna_version", "string", "", "version of optuna"),
+    Column("python_version", "string", "", "version of python"),
+)
+
+ATMC_COLUMNS: tuple[Column, ...] = (
+    Column("size_bytes", "int64", "bytes", "length of the artifact file, from which all is measured", log=True, low=1),
+    _share("clean_accuracy", "accuracy of the decoded artifact on validation images"),
+    _share("robust_accuracy", "its accuracy on validation images under the evaluation attack"),
+    _share("clean_accuracy_low", "lower end of the 95 % Wilson interval of clean_accuracy"),
+    _share("clean_accuracy_high", "upper end of that interval"),
+    _share("robust_accuracy_low", "lower end of the 95 % Wilson interval of robust_accuracy"),
+    _share("robust_accuracy_high", "upper end of that interval"),
+    Column("validation_images", "int64", "images", "n of both accuracies"),
+    Column("nnz", "int64", "weights", "non-zeros in all factors together", low=0),
+    Column("density", "float64", "share", "nnz / dense_weights", low=0),
+    Column("dense_weights", "int64", "weights", "weights of the compressed layers before compression"),
+    Column("paper_bits", "int64", "bits", "sum of nnz x bits, the ATMC paper's size: no positions, no codebooks", low=0),
+    Column("entropy_bits", "float64", "bits", "zero-order entropy of all factors' symbols, zeros included", low=0),
+    Column("bits_per_tensor", "string", "JSON", "bits of a value in each factor (0: all zero, 32: no codebook)"),
+    Column("loss", "float64", "nats", "mean training loss of the epoch on adversarial images"),
+    _share("adversarial_train_accuracy", "accuracy on the epoch's adversarial training images"),
+    Column("dense_size_bytes", "int64", "bytes", "the dense model's state at 4 bytes a value"),
+    _share("dense_clean_accuracy", "clean_accuracy of the dense start"),
+    _share("dense_robust_accuracy", "robust_accuracy of the dense start"),
+    Column("dense_s", "float64", "s", "training and measuring the dense start (once, shared by trials)"),
+    Column("train_s", "float64", "s", "training of this trial so far"),
+    Column("pack_s", "float64", "s", "final projection and packing so far"),
+    Column("measure_s", "float64", "s", "decoding and measuring so far"),
+)
+
+
+def parameter_columns(space: Mapping[str, BaseDistribution]) -> tuple[Column, ...]:
+    """A column for every distribution of a spec, typed by what it can give."""
+    return tuple(
+        Column(path, _kind_of(distribution), "", f"sampled from {_describe(distribution)}")
+        for path, distribution in space.items()
+    )
+
+
+def schema_of(columns: Sequence[Column]) -> pa.Schema:
+    """The Arrow schema of these columns; unit and meaning travel as field metadata."""
+    return pa.schema(
+        [
+            pa.field(column.name, _ARROW[column.kind], metadata={"unit": column.unit, "meaning": column.meaning})
+            for column in columns
+        ]
+    )
+
+
+def _kind_of(distribution: BaseDistribution) -> Kind:
+    if isinstance(distribution, IntDistribution):
+        return "int64"
+    if not isinstance(distribution, CategoricalDistribution):
+        return "float64"
+    kinds = {type(choice) for choice in distribution.choices if choice is not None}
+    if kinds <= {bool}:
+        return "bool"
+    if kinds <= {int}:
+        return "int64"
+    if kinds <= {int, float}:
+        return "float64"
+    return "string"
+
+
+def _describe(distribution: BaseDistribution) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return "{" + ", ".join(str(choice) for choice in distribution.choices) + "}"
+    scale = " on a log scale" if getattr(distribution, "log", False) else ""
+    return f"[{getattr(distribution, 'low', '')}, {getattr(distribution, 'high', '')}]{scale}"

@@ -1,0 +1,266 @@
+"""ATMC: adversarial training under a global ℓ0 budget, in factors, with codebooks by ADMM (arXiv 1902.03538)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+import atmc_search
+from atmc_search.artifact import Architecture, CompressedModel, account, pack, unpack
+from atmc_search.artifact.model import other_tensors
+from atmc_search.attacks import build_attack
+from atmc_search.compress import Codebook, GlobalL0, constrained_weights, factorise, layers_to_compress
+from atmc_search.data import DeviceData, Splits
+from atmc_search.errors import SpecError, TrialFailed
+from atmc_search.measure import Measurement, measure
+from atmc_search.results import ATMC_COLUMNS, Column
+from atmc_search.spec import TrialSpec, fingerprint
+from atmc_search.tasks.base import Report, Start, Task
+from atmc_search.tasks.deploy import deployable
+from atmc_search.training import (
+    AdmmState,
+    Constrained,
+    all_finite,
+    make_optimizer,
+    train_epoch,
+)
+
+
+class AtmcTask(Task):
+    """Trains from the dense start under the constraints; every measured epoch deploys, packs and decodes."""
+
+    columns: ClassVar[tuple[Column, ...]] = ATMC_COLUMNS
+
+    def __init__(self, spec: TrialSpec, data: Splits, start: Start, *, device: str, meta: Mapping[str, Any]) -> None:
+        self.spec = spec
+        self.epochs = spec.train.epochs
+        self.epoch = 0
+        self._device = torch.device(device)
+        self._train = DeviceData(data.train, self._device)
+        self._validation = DeviceData(data.validation, self._device)
+        self._architecture = _architecture(spec, data)
+        self._start = start
+        self._meta = {
+            **meta,
+            "threat": [spec.threat.norm, spec.threat.eps],
+            "fingerprint": fingerprint(spec.model_dump(mode="json")),
+            "version": atmc_search.__version__,
+        }
+        self._attack = build_attack(spec.train.attack, path="trial.train.attack")
+        self._evaluation = build_attack(spec.evaluate.attack, path="trial.evaluate.attack")
+        self._model = self._architecture.build()
+        self._model.load_state_dict(dict(start.tensors))
+        self._layers = factorise(self._model, spec.compress.factors)
+        self._model.to(self._device)
+        self._constrained = Constrained(
+            constrained_weights(self._model, self._layers),
+            GlobalL0(_budget(spec, self._model_weights())),
+            Codebook(spec.compress.bits, seed=spec.seed) if spec.compress.bits < 32 else None,
+            spec.compress,
+        )
+        self._optimizer = make_optimizer(self._model, spec.train)
+        self._seconds = {"train_s": 0.0, "pack_s": 0.0, "measure_s": 0.0}
+        self._artifact: bytes | None = None
+
+    @classmethod
+    def check(cls, spec: TrialSpec, data: Splits) -> None:
+        build_attack(spec.dense.attack, path="trial.dense.attack")
+        build_attack(spec.train.attack, path="trial.train.attack")
+        build_attack(spec.evaluate.attack, path="trial.evaluate.attack")
+        layers = layers_to_compress(_architecture(spec, data).build())
+        weights = sum(layer.rows * layer.columns for layer in layers)
+        if _budget(spec, weights) < len(layers):
+            raise SpecError(
+                f"trial.compress.keep = {spec.compress.keep:g}: the budget is impossible, {_budget(spec, weights)} "
+                f"non-zeros for {len(layers)} layers of {weights} weights; raise it to {len(layers) / weights:.2g} or more"
+            )
+
+    @classmethod
+    def least(cls, spec: TrialSpec, data: Splits) -> Mapping[str, float]:
+        model = _architecture(spec, data).build()
+        layers = layers_to_compress(model)
+        for tensor in model.state_dict().values():
+            tensor.zero_()
+        return {"size_bytes": float(len(pack(CompressedModel.of(model, layers, _architecture(spec, data)))))}
+
+    @classmethod
+    def reference(cls, spec: TrialSpec, data: Splits) -> Mapping[str, float]:
+        model = _architecture(spec, data).build()
+        layers = layers_to_compress(model)
+        weights = float(sum(layer.rows * layer.columns for layer in layers))
+        return {
+            "size_bytes": float(_dense_bytes(model)),
+            "nnz": weights,
+            "density": 1.0,
+            "paper_bits": 32 * weights,
+            "entropy_bits": 32 * weights,
+        }
+
+    @classmethod
+    def start_key(cls, spec: TrialSpec) -> str:
+        return fingerprint(spec.model_dump(mode="json", include={"data", "model", "threat", "dense", "evaluate"}))
+
+    @classmethod
+    def make_start(cls, spec: TrialSpec, data: Splits, *, device: str, report: Report) -> Start:
+        """Trains the dense model adversarially and measures it as trials are measured."""
+        began = time.perf_counter()
+        place = torch.device(device)
+        mean, std = data.channel_stats()
+        model = _architecture(spec, data).build(mean, std, seed=spec.dense.seed).to(place)
+        train = DeviceData(data.train, place)
+        attack = build_attack(spec.dense.attack, path="trial.dense.attack")
+        optimizer = make_optimizer(model, spec.dense)
+        for epoch in range(spec.dense.epochs):
+            stats = train_epoch(
+                model,
+                train,
+                optimizer,
+                stage=spec.dense,
+                epoch=epoch,
+                seed=spec.dense.seed,
+                label="dense",
+                attack=attack,
+                threat=spec.threat,
+            )
+            report({"epoch": epoch + 1, "epochs": spec.dense.epochs, "loss": stats.loss})
+        figures = _measure(spec, model.eval(), DeviceData(data.validation, place))
+        facts = {
+            "dense_size_bytes": _dense_bytes(model),
+            **figures.metrics("dense_"),
+            "dense_s": time.perf_counter() - began,
+        }
+        return Start({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}, facts)
+
+    def step(self) -> dict[str, Any]:
+        with self._timed("train_s"):
+            stats = train_epoch(
+                self._model,
+                self._train,
+                self._optimizer,
+                stage=self.spec.train,
+                epoch=self.epoch,
+                seed=self.spec.seed,
+                label="train",
+                attack=self._attack,
+                threat=self.spec.threat,
+                constrained=self._constrained,
+            )
+            if not all_finite(dict(self._model.named_parameters())):
+                raise TrialFailed(f"diverged: weights are not finite after epoch {self.epoch + 1}; lower trial.train.lr")
+        self.epoch += 1
+        metrics: dict[str, Any] = {"loss": stats.loss, "adversarial_train_accuracy": stats.adversarial_accuracy}
+        if self.done or self.epoch % self.spec.evaluate.every == 0:
+            metrics |= self._deploy()
+        return metrics | dict(self._start.facts) | self._seconds
+
+    def artifact(self) -> bytes:
+        assert self._artifact is not None, "no epoch has been measured yet"
+        return self._artifact
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = {f"model/{name}": tensor for name, tensor in self._model.state_dict().items()}
+        for name, parameter in self._model.named_parameters():
+            momentum = self._optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum/{name}"] = momentum
+        admm = self._constrained.admm
+        if admm is not None:
+            for part, values in (("copies", admm.copies), ("duals", admm.duals), ("centres", admm.centres)):
+                tensors |= {f"{part}/{name}": tensor for name, tensor in values.items()}
+        return tensors, {"epoch": self.epoch, "seconds": dict(self._seconds)}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        parts: dict[str, dict[str, Tensor]] = {}
+        for path, tensor in tensors.items():
+            part, _, name = path.partition("/")
+            parts.setdefault(part, {})[name] = tensor.to(self._device)
+        self._model.load_state_dict(parts["model"])
+        for name, parameter in self._model.named_parameters():
+            if name in parts.get("momentum", {}):
+                self._optimizer.state[parameter]["momentum_buffer"] = parts["momentum"][name].clone()
+        if "copies" in parts:
+            centres = {name: tensor.cpu() for name, tensor in parts["centres"].items()}
+            self._constrained.admm = AdmmState(parts["copies"], parts["duals"], centres)
+        self.epoch = facts["epoch"]
+        self._seconds = dict(facts["seconds"])
+
+    def _deploy(self) -> dict[str, Any]:
+        """Projects, packs, decodes, and measures what was decoded."""
+        with self._timed("pack_s"):
+            admm = self._constrained.admm
+            compressed = CompressedModel.of(
+                self._model,
+                self._layers,
+                self._architecture,
+                *deployable(
+                    self._constrained.weights,
+                    other_tensors(self._model, self._layers),
+                    self._constrained.codebook,
+                    admm.centres if admm else {},
+                    self.spec.compress.floats,
+                ),
+                meta=self._meta,
+            )
+            self._artifact = pack(compressed)
+            sizes = account(compressed)
+        with self._timed("measure_s"):
+            decoded = unpack(self._artifact, allow_custom_models=True).to(self._device)
+            figures = _measure(self.spec, decoded, self._validation)
+        clean_low, clean_high = figures.clean.interval
+        robust_low, robust_high = figures.robust.interval
+        return {
+            "size_bytes": len(self._artifact),
+            **figures.metrics(),
+            "clean_accuracy_low": clean_low,
+            "clean_accuracy_high": clean_high,
+            "robust_accuracy_low": robust_low,
+            "robust_accuracy_high": robust_high,
+            "validation_images": figures.clean.n,
+            "nnz": sizes.nnz,
+            "density": sizes.density,
+            "dense_weights": sizes.dense_weights,
+            "paper_bits": sizes.paper_bits,
+            "entropy_bits": sizes.entropy_bits,
+            "bits_per_tensor": json.dumps(sizes.bits_per_tensor),
+        }
+
+    def _model_weights(self) -> int:
+        return sum(layer.rows * layer.columns for layer in self._layers)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[stage] += time.perf_counter() - began
+
+
+def _measure(spec: TrialSpec, model: nn.Module, data: DeviceData) -> Measurement:
+    return measure(
+        model,
+        data,
+        build_attack(spec.evaluate.attack, path="trial.evaluate.attack"),
+        spec.threat,
+        batch_size=spec.evaluate.batch_size,
+        seed=spec.evaluate.seed,
+    )
+
+
+def _architecture(spec: TrialSpec, data: Splits) -> Architecture:
+    return Architecture(spec.model.name, spec.model.args, data.input_shape, data.classes)
+
+
+def _budget(spec: TrialSpec, dense_weights: int) -> int:
+    """k = keep × dense weights, whatever the factors."""
+    return round(spec.compress.keep * dense_weights)
+
+
+def _dense_bytes(model: nn.Module) -> int:
+    return 4 * sum(t.numel() for name, t in model.state_dict().items() if not name.endswith("num_batches_tracked"))

@@ -1,0 +1,48 @@
+"""ADMM with a quantised copy and scaled duals ([P] sect. 3.3; METHOD 1).
+
+    minimise f(θ) subject to θ = θ', θ' ∈ codebook:
+    θ  ← descent on f(θ) + ρ/2 ‖θ − θ' + u‖²,  then the ℓ0 projection (every step; training/loop.py)
+    θ' ← Π_codebook(θ + u),  u ← u + θ − θ'    (every `dual_every` steps; here)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from atmc_search.compress import Codebook, Weights
+
+
+@dataclass(frozen=True)
+class AdmmState:
+    """The quantised copies θ', the scaled duals u and the codebooks' centres, by weight name."""
+
+    copies: Mapping[str, Tensor]
+    duals: Mapping[str, Tensor]
+    centres: Mapping[str, Tensor]
+
+
+@torch.no_grad()
+def admm_start(weights: Weights, codebook: Codebook) -> AdmmState:
+    """θ' = Π(θ), u = 0."""
+    copies, centres = codebook.project(weights, codebook.init(weights))
+    return AdmmState(copies, {name: torch.zeros_like(w) for name, w in weights.items()}, centres)
+
+
+@torch.no_grad()
+def admm_update(weights: Weights, codebook: Codebook, state: AdmmState) -> AdmmState:
+    """One dual update: θ' ← Π(θ + u), u ← u + θ − θ'."""
+    shifted = {name: weight + state.duals[name] for name, weight in weights.items()}
+    copies, centres = codebook.project(shifted, state.centres)
+    return AdmmState(copies, {name: shifted[name] - copies[name] for name in shifted}, centres)
+
+
+@torch.no_grad()
+def add_penalty(weights: Weights, state: AdmmState, rho: float) -> None:
+    """Adds ∇ ρ/2 ‖θ − θ' + u‖² = ρ (θ − θ' + u) to the gradients that the weights hold."""
+    for name, weight in weights.items():
+        assert weight.grad is not None
+        weight.grad.add_(weight - state.copies[name] + state.duals[name], alpha=rho)
