@@ -1,3 +1,19 @@
-"""Search for networks that are small, accurate and hard to fool."""
+"""Distributed search for neural networks that are small, accurate and hard to fool."""
 
-__version__ = "0.1.0"
+from atmc_search.api import Decision, choose, front, load_artifact, load_trials
+from atmc_search.errors import AtmcError
+from atmc_search.spec import StudySpec, TrialSpec, load_study
+from atmc_search.version import __version__
+
+__all__ = [
+    "AtmcError",
+    "Decision",
+    "StudySpec",
+    "TrialSpec",
+    "__version__",
+    "choose",
+    "front",
+    "load_artifact",
+    "load_study",
+    "load_trials",
+]

@@ -13,6 +13,7 @@ Names and shapes are not stored: the architecture, built by name, has them.
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from typing import Any
 
@@ -29,6 +30,10 @@ from atmc_search.errors import ArtifactError, AtmcError, shown
 MAGIC = b"ATMC"
 VERSION = 1
 _MOST_HEADER = 1 << 16
+# A file of 100 bytes can name a model that fills any memory. 2^28 weights are 1 GiB, twelve times a ResNet-34; 2^24
+# values are an image of 2,360 x 2,360 in three colours. Custom models are trusted, and exempt.
+_MOST_WEIGHTS = 1 << 28
+_MOST_PIXELS = 1 << 24
 _INTEGERS = 0
 _ARCHITECTURE = ("model", "args", "input", "classes")
 
@@ -37,19 +42,27 @@ def pack(model: CompressedModel) -> bytes:
     """The artifact of a compressed model.
 
     Raises:
-        ArtifactError: a tensor holds NaN or infinity.
+        ArtifactError: a factor holds NaN or infinity, another tensor NaN, or `unpack` would refuse the model's size.
     """
     arch = model.architecture
-    header = {"model": arch.name, "args": arch.args, "input": arch.input_shape, "classes": arch.classes, **model.meta}
+    # What travels along comes first, so that it can displace nothing.
+    header = {**model.meta, "model": arch.name, "args": arch.args, "input": arch.input_shape, "classes": arch.classes}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    if len(text) > _MOST_HEADER:
+        raise ArtifactError(f"an artifact's header of {len(text)} bytes is over {_MOST_HEADER}; shorten model settings")
+    dense = sum(layer.rows * layer.columns for layer in model.layers)
+    _check_size(arch, dense + sum(tensor.numel() for tensor in model.others.values()))
     writer = Writer()
-    writer.stream(json.dumps(header, separators=(",", ":")).encode())
+    writer.stream(text)
     for layer in model.layers:
         writer.bytes_(bytes([FORMS.index(layer.form)]))
         if layer.form != "dense":
             writer.varint(layer.rank)
         for name in layer.factor_shapes:
             writer.bytes_(coding.encode(_flat(model.weights[name])))
-    for tensor in model.others.values():
+    for name, tensor in model.others.items():
+        if bool(torch.isnan(tensor).any()):  # infinity may stand in a mask
+            raise ArtifactError(f"tensor {name!r} holds NaN and cannot be packed; the training diverged")
         if tensor.is_floating_point():
             coding.write_floats(writer, _flat(tensor))
         else:
@@ -87,8 +100,15 @@ def unpack(data: bytes, *, allow_custom_models: bool = False) -> nn.Module:
             "if you trust the file, pass allow_custom_models=True"
         )
     try:
+        if ":" not in architecture.name:
+            _check_size(architecture, 0)
+            with torch.device("meta"):  # shapes without memory
+                outline = architecture.build()
+            _check_size(architecture, sum(tensor.numel() for tensor in outline.state_dict().values()))
         plain = architecture.build()
         expected = layers_to_compress(plain)
+    except ArtifactError:
+        raise
     except AtmcError as error:
         raise ArtifactError(f"artifact's architecture cannot be built here: {error}") from error
     except (RuntimeError, MemoryError, OverflowError) as error:
@@ -134,6 +154,17 @@ def _architecture(header: dict[str, Any]) -> Architecture:
     return Architecture(name, args, (sizes[0], sizes[1], sizes[2]), classes)
 
 
+def _check_size(architecture: Architecture, weights: int) -> None:
+    if ":" in architecture.name:
+        return
+    pixels = math.prod(architecture.input_shape)
+    if pixels > _MOST_PIXELS or weights > _MOST_WEIGHTS:
+        raise ArtifactError(
+            f"artifact's model of {weights} weights on images of {pixels} values is over the limits of {_MOST_WEIGHTS} "
+            f"and {_MOST_PIXELS}; do not trust its origin, or give the model as 'package.module:attribute'"
+        )
+
+
 def _read_layer(reader: Reader, found: FactorisedLayer, model: nn.Module) -> FactorisedLayer:
     number = reader.bytes_(1)[0]
     if number >= len(FORMS):
@@ -143,7 +174,10 @@ def _read_layer(reader: Reader, found: FactorisedLayer, model: nn.Module) -> Fac
         return FactorisedLayer(found.module, found.shape, form, found.transposed)
     rank = reader.varint()
     limit = min(found.rows, found.columns)
-    if rank > limit or (form != "plain" and rank != limit) or getattr(model.get_submodule(found.module), "groups", 1) > 1:
+    # The identity has the smaller side: (rows, rows) on the left of V, (columns, columns) on the right of U.
+    side = {"identity_left": found.rows, "identity_right": found.columns}.get(form, rank)
+    grouped = getattr(model.get_submodule(found.module), "groups", 1) > 1
+    if not 0 < rank <= limit or rank != side or grouped:
         raise ArtifactError(f"artifact's rank {rank} does not fit layer {found.module!r}; it is damaged, get it again")
     return FactorisedLayer(found.module, found.shape, form, found.transposed, rank)
 

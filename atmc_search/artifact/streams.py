@@ -76,6 +76,11 @@ class Reader:
             return stored
         decompressor = zstandard.ZstdDecompressor(format=zstandard.FORMAT_ZSTD1_MAGICLESS)
         try:
+            # A frame that states its content's size is given that much memory, whatever max_output_size says.
+            # `Writer` never states it.
+            frame = zstandard.get_frame_parameters(stored, format=zstandard.FORMAT_ZSTD1_MAGICLESS)
+            if frame.content_size != zstandard.CONTENTSIZE_UNKNOWN:
+                raise ArtifactError("artifact holds a zstd stream that states its size; it is damaged, get it again")
             # One byte of room more than allowed: zstd reads 0 as "no limit".
             data = decompressor.decompress(stored, max_output_size=most + 1)
         except zstandard.ZstdError as error:

@@ -52,7 +52,6 @@ class DeviceData:
             x: float32 in [0, 1], (b, channels, height, width).
             y: int64, (b,).
         """
-        sizes = self._sizes(batch_size)
         if generator is None:
             order = torch.arange(len(self), device=self.labels.device)
         else:

@@ -3,7 +3,8 @@
 To add one, write a file with a factory, `(*, input_shape, classes, ...) -> nn.Module`, and list it in `MODELS`; or keep
 it in a module of your own and write `name: package.module:attribute` in the spec. A factory is given those of
 `input_shape` and `classes` that its signature names (both if it takes `**kwargs`), and the keys beside `name` in the
-spec. It builds on the CPU, takes normalised images, and leaves normalisation out.
+spec. It builds on the CPU, takes normalised images, and leaves normalisation out. A factory that hands `**kwargs` on to
+something stricter, as torchvision's do, needs a small function around it that names what it takes.
 """
 
 from __future__ import annotations

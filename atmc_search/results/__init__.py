@@ -7,8 +7,8 @@ from atmc_search.results.columns import (
     parameter_columns,
     schema_of,
 )
-# from atmc_search.results.derive import front_of, trials_of
-# from atmc_search.results.store import RunFolder
+from atmc_search.results.derive import front_of, trials_of
+from atmc_search.results.store import RunFolder
 
 __all__ = [
     "ATMC_COLUMNS",

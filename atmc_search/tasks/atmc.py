@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-import atmc_search
 from atmc_search.artifact import Architecture, CompressedModel, account, pack, unpack
 from atmc_search.artifact.model import other_tensors
 from atmc_search.attacks import build_attack
@@ -30,6 +29,7 @@ from atmc_search.training import (
     make_optimizer,
     train_epoch,
 )
+from atmc_search.version import __version__
 
 
 class AtmcTask(Task):
@@ -50,7 +50,7 @@ class AtmcTask(Task):
             **meta,
             "threat": [spec.threat.norm, spec.threat.eps],
             "fingerprint": fingerprint(spec.model_dump(mode="json")),
-            "version": atmc_search.__version__,
+            "version": __version__,
         }
         self._attack = build_attack(spec.train.attack, path="trial.train.attack")
         self._evaluation = build_attack(spec.evaluate.attack, path="trial.evaluate.attack")

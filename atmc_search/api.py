@@ -1,0 +1,185 @@
+"""The product from Python, beside pandas: read a run, take its front, choose a model, load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from atmc_search import pareto
+from atmc_search.artifact import unpack
+from atmc_search.errors import ArtifactError, AtmcError
+from atmc_search.results import RunFolder, front_of
+from atmc_search.results.derive import MEASURED
+from atmc_search.spec import BoundSpec
+
+_NO_OBJECTIVES = "the table names no objectives; pass objectives={'size_bytes': 'min', ...} or read it by load_trials"
+
+
+def load_trials(run: str | Path) -> pd.DataFrame:
+    """One row a trial of the study in folder `run`; see `atmc-search columns` for what the columns mean.
+
+    The study's objectives and constraints travel in `attrs`, where `front` and `choose` find them.
+
+    Raises:
+        AtmcError: the folder is no run, or damaged.
+    """
+    return RunFolder.open(run).read_trials()
+
+
+def front(
+    trials: pd.DataFrame,
+    objectives: Mapping[str, str] | None = None,
+    constraints: Mapping[str, Mapping[str, float]] | None = None,
+) -> pd.DataFrame:
+    """The nondominated rows of `trials`, sorted by the first objective.
+
+    Args:
+        trials: as from `load_trials`, or a part of it, or several studies' concatenated.
+        objectives: metric to "min" or "max"; default: the study's own.
+        constraints: metric to {"min": …, "max": …}; default: the study's own (none when objectives are given).
+
+    Raises:
+        AtmcError: no objectives, or one is no column.
+    """
+    if objectives is None and constraints is None:
+        constraints = trials.attrs.get("constraints")
+    bounds = {name: BoundSpec.model_validate(dict(bound)) for name, bound in (constraints or {}).items()}
+    return front_of(trials, _objectives(trials, objectives), bounds)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What `choose` found.
+
+    Attributes:
+        trial: the row to ship; None when nothing fits the bounds.
+        text: the reasons, or which bound to relax and by how much.
+    """
+
+    trial: pd.Series | None
+    text: str
+
+
+def choose(
+    trials: pd.DataFrame,
+    *,
+    best: str,
+    max: Mapping[str, float] | None = None,
+    min: Mapping[str, float] | None = None,
+    objectives: Mapping[str, str] | None = None,
+) -> Decision:
+    """The trial to ship: the best in one metric among those within all bounds.
+
+    Args:
+        trials: as from `load_trials`.
+        best: the metric that decides; "min:metric" or "max:metric" where it is no objective of the study.
+        max: upper bounds by metric.
+        min: lower bounds by metric.
+        objectives: metric to direction; default: the study's own. Ties on `best` go by the others.
+
+    Raises:
+        AtmcError: unknown metric, or a direction that cannot be told.
+    """
+    directions = dict(_objectives(trials, objectives))
+    direction, _, metric = best.rpartition(":")
+    direction = direction or directions.get(metric, "")
+    if direction not in ("min", "max"):
+        raise AtmcError(f"best = {best!r}: no objective of the study, so its direction is unknown; write max:{metric}")
+    measured = trials[trials["state"].isin(MEASURED)].reset_index(drop=True)
+    table = {str(name): measured[name].to_numpy() for name in measured.columns}
+    for name in {metric, *(max or {}), *(min or {}), *directions} & set(table):
+        table[name] = pd.to_numeric(measured[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    bounds = [pareto.Bound(name, limit, "max") for name, limit in (max or {}).items()]
+    bounds += [pareto.Bound(name, limit, "min") for name, limit in (min or {}).items()]
+    ties = [(name, d == "max") for name, d in directions.items() if name != metric and name in table]
+    choice = pareto.choose(table, bounds, metric, maximise=direction == "max", tie_break=ties)
+    if choice.index is None:
+        return Decision(None, _relaxations(choice, bounds, measured, metric))
+    return Decision(measured.loc[choice.index], _reasons(choice, bounds, measured, metric, direction, directions))
+
+
+def load_artifact(path: str | Path, *, allow_custom_models: bool = False) -> nn.Module:
+    """The model in an artifact file: images (n, c, h, w) in [0, 1] to logits (n, classes), in eval mode, on the CPU.
+
+    Args:
+        path: an `.atmc` file.
+        allow_custom_models: whether to import a model named "package.module:attribute", which runs its code.
+
+    Raises:
+        ArtifactError: missing, damaged, of a later version, or custom and not allowed.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); give the path of an .atmc file") from None
+    try:
+        return unpack(data, allow_custom_models=allow_custom_models)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+
+
+def _objectives(trials: pd.DataFrame, objectives: Mapping[str, str] | None) -> Mapping[str, str]:
+    found = objectives or trials.attrs.get("objectives")
+    if not found:
+        raise AtmcError(_NO_OBJECTIVES)
+    return dict(found)
+
+
+def _reasons(
+    choice: pareto.Choice,
+    bounds: list[pareto.Bound],
+    trials: pd.DataFrame,
+    metric: str,
+    direction: str,
+    directions: Mapping[str, str],
+) -> str:
+    assert choice.index is not None
+    row = trials.loc[choice.index]
+    word = "highest" if direction == "max" else "lowest"
+    shown = list(dict.fromkeys([*directions, *(bound.metric for bound in bounds), metric]))
+    lines = [
+        f"trial {row['trial']}: " + ", ".join(f"{name} {_figure(row[name])}" for name in shown),
+        f"{word} {metric} of the {choice.candidates} (of {len(trials)}) measured trials within "
+        + (" and ".join(_bound(bound) for bound in bounds) or "no bounds"),
+    ]
+    if choice.runner_up is not None:
+        second = trials.loc[choice.runner_up]
+        lines.append(
+            f"next best: trial {second['trial']}, " + ", ".join(f"{name} {_figure(second[name])}" for name in shown)
+        )
+    if isinstance(row.get("artifact"), str):
+        lines.append(f"artifact: {row['artifact']}")
+    return "\n".join(lines)
+
+
+def _relaxations(
+    choice: pareto.Choice, bounds: list[pareto.Bound], trials: pd.DataFrame, metric: str
+) -> str:
+    lines = [f"none of {len(trials)} measured trials is within " + " and ".join(_bound(bound) for bound in bounds)]
+    together = [r for r in choice.relaxations if r.together]
+    for relaxation in choice.relaxations:
+        row = trials.loc[relaxation.index]
+        verb = "raise" if relaxation.kind == "max" else "lower"
+        lead = "together with the other: " if relaxation.together and relaxation is not together[0] else ""
+        lines.append(
+            f"{lead}{verb} --{relaxation.kind} {relaxation.metric} from {_figure(relaxation.limit)} to "
+            f"{_figure(relaxation.needed)} (by {_figure(relaxation.by)}): then trial {row['trial']} with {metric} "
+            f"{_figure(row[metric])}"
+        )
+    if not choice.relaxations:
+        lines.append("no relaxation helps: no trial has all of these metrics")
+    return "\n".join(lines)
+
+
+def _bound(bound: pareto.Bound) -> str:
+    return f"{bound.metric} {'<=' if bound.kind == 'max' else '>='} {_figure(bound.limit)}"
+
+
+def _figure(value: float) -> str:
+    number = float(value)
+    return f"{number:,.0f}" if number.is_integer() and abs(number) >= 10 else f"{number:.4g}"

@@ -1,0 +1,335 @@
+"""The command line: thin, over `api` and `search`. A user's mistake is one line on standard error and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from atmc_search.errors import AtmcError, SpecError
+
+# Everything heavy is imported inside the commands, so that `--help` and mistakes answer at once.
+
+_RUN = click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="atmc-search")
+def cli() -> None:
+    """Search for neural networks that are small, accurate and hard to fool.
+
+    \b
+    A study is a YAML file; a run is its folder under runs/. The usual order:
+      atmc-search run search_spaces/digits_quickstart.yaml      search (again: goes on where it stopped)
+      atmc-search front runs/digits-quickstart                  look at the Pareto front
+      atmc-search choose runs/digits-quickstart --max size_bytes=2500 --best robust_accuracy
+      atmc-search verify runs/digits-quickstart                 measure the front on test images
+    """
+
+
+@cli.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a value of the spec, by dotted path.")
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of run folders.")
+@click.option("--address", default="local", show_default=True, help="Ray cluster to use; 'auto' for the one running here.")
+@click.option("--cpus", type=click.IntRange(min=1), help="Cores to use when Ray is started here.  [default: all]")
+@click.option("--check", is_flag=True, help="Only check the spec, load its data and print the search space.")
+def run(spec: Path, overrides: tuple[str, ...], runs: Path, address: str, cpus: int | None, check: bool) -> None:
+    """Run the study in SPEC, or what is left of it.
+
+    \b
+    Results land in runs/<study>/ as they arrive: reports/, trials.parquet, front.parquet, artifacts/, front.png.
+    Ctrl-C stops; the same command goes on. A finished study prints its front again. More trials:
+      atmc-search run SPEC --set search.trials=200
+    """
+    from atmc_search.search import prepare, run_study
+    from atmc_search.spec import load_study
+
+    study = load_study(spec, _overrides(overrides))
+    if check:
+        _print_space(prepare(study))
+        return
+    result = run_study(study, runs=runs, address=address, cpus=cpus, console=Console(stderr=True))
+    _print_run(result.folder.path)
+    if result.hypervolume is not None:
+        click.echo(f"hypervolume {result.hypervolume:.3f}")
+    states = ", ".join(f"{count} {state}" for state, count in result.trials["state"].value_counts().items())
+    click.echo(f"{len(result.trials)} trials ({states}), {result.ran} of them run now")
+    if result.interrupted:
+        click.echo(f"stopped early; go on by the same command: atmc-search run {spec}")
+        sys.exit(130)
+
+
+@cli.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a value of the spec, by dotted path.")
+@click.option("--out", type=click.Path(path_type=Path), help="Artifact to write.  [default: <study>-trial.atmc]")
+@click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@click.option("--json", "as_json", is_flag=True, help="Print the last metrics as JSON.")
+def trial(spec: Path, overrides: tuple[str, ...], out: Path | None, device: str, as_json: bool) -> None:
+    """Train one trial of SPEC in this process, without Ray, and write its artifact.
+
+    \b
+    Distributions that are not set take their centre (first choice, middle of a range):
+      atmc-search trial search_spaces/digits_quickstart.yaml --set trial.compress.bits=4 --set trial.compress.keep=0.05
+    """
+    from atmc_search.tasks.single import run_trial
+
+    from atmc_search.spec import load_study
+
+    study = load_study(spec, _overrides(overrides))
+    say = Console(stderr=True)
+
+    def tell(text: str) -> None:
+        say.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    metrics, artifact = run_trial(study, device=device, tell=tell)
+    path = out or Path(f"{study.name}-trial.atmc")
+    try:
+        path.write_bytes(artifact)
+    except OSError as error:
+        raise AtmcError(f"--out {path}: cannot be written ({error.strerror}); choose another place") from None
+    if as_json:
+        click.echo(json.dumps(metrics, default=str))
+    else:
+        for name, value in metrics.items():
+            click.echo(f"{name:28} {value:.6g}" if isinstance(value, float) else f"{name:28} {value}")
+    tell(f"artifact: {path} ({len(artifact):,} bytes)")
+
+
+@cli.command()
+@_RUN
+@click.option("--json", "form", flag_value="json", help="As JSON: a list of rows with all columns.")
+@click.option("--csv", "form", flag_value="csv", help="As CSV with all columns.")
+def front(run: Path, form: str | None) -> None:
+    """Print the Pareto front of RUN: the trials that no other trial beats in every objective."""
+    from atmc_search import api
+    from atmc_search.report import front_records
+
+    rows = api.front(api.load_trials(run))
+    if form == "json":
+        click.echo(json.dumps(front_records(rows), indent=1))
+    elif form == "csv":
+        click.echo(rows.to_csv(index=False), nl=False)
+    else:
+        _print_front(run, rows)
+
+
+@cli.command()
+@_RUN
+@click.option("--best", required=True, metavar="METRIC", help="What decides; min:METRIC or max:METRIC if it is no objective.")
+@click.option("--max", "upper", multiple=True, metavar="METRIC=VALUE", help="An upper bound. May be repeated.")
+@click.option("--min", "lower", multiple=True, metavar="METRIC=VALUE", help="A lower bound. May be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="The chosen row as JSON (null when nothing fits).")
+def choose(run: Path, best: str, upper: tuple[str, ...], lower: tuple[str, ...], as_json: bool) -> None:
+    """Choose the trial of RUN to ship, and say why; exit code 1 when nothing fits the bounds.
+
+    \b
+      atmc-search choose runs/digits-quickstart --max size_bytes=8000 --min clean_accuracy=0.9 --best robust_accuracy
+    """
+    from atmc_search import api
+    from atmc_search.report import front_records
+
+    decision = api.choose(
+        api.load_trials(run), best=best, max=_bounds(upper, "--max"), min=_bounds(lower, "--min")
+    )
+    if as_json:
+        rows = [] if decision.trial is None else front_records(pd.DataFrame([decision.trial]))
+        click.echo(json.dumps(rows[0] if rows else None, indent=1))
+    else:
+        click.echo(decision.text)
+    if decision.trial is None:
+        sys.exit(1)
+
+
+@cli.command()
+@_RUN
+@click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True, help="Images to measure on.")
+@click.option("--trial", "numbers", type=int, multiple=True, help="Only this trial; may be repeated.  [default: the front]")
+@click.option("--steps", type=click.IntRange(min=1), help="PGD with this many steps in place of the spec's attack.")
+@click.option("--restarts", type=click.IntRange(min=1), help="Random starts of that PGD.")
+@click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def verify(
+    run: Path,
+    split: Literal["test", "validation"],
+    numbers: tuple[int, ...],
+    steps: int | None,
+    restarts: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure artifacts of RUN again, from their files: on test images, which no search or choice has seen.
+
+    \b
+    With --split validation the sweep's own figures are repeated, to the digit:
+      atmc-search verify runs/digits-quickstart --split validation
+      atmc-search verify runs/digits-quickstart --steps 50 --restarts 2
+    """
+    from atmc_search import api
+    from atmc_search.results import RunFolder
+    from atmc_search.spec import Component
+    from atmc_search.tasks.remeasure import remeasure
+
+    trials = api.load_trials(run)
+    if numbers:
+        unknown = set(numbers) - set(trials["trial"])
+        if unknown:
+            raise AtmcError(f"--trial {min(unknown)}: no such trial; there are 0 to {trials['trial'].max()}")
+        chosen = trials[trials["trial"].isin(numbers)]
+    else:
+        chosen = api.front(trials)
+    attack = Component.model_validate(
+        {"name": "pgd", "steps": steps or 20, "restarts": restarts or 1}
+    ) if steps or restarts else None
+    rows = list(remeasure(RunFolder.open(run), chosen, split=split, attack=attack, device=device))
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("trial", "bytes", f"{split} clean", "95 % interval", f"{split} robust", "95 % interval", "recorded clean", "robust"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            str(row["trial"]),
+            f"{row['size_bytes']:,}",
+            f"{row['clean_accuracy']:.4f}",
+            "{:.3f} to {:.3f}".format(*row["clean_interval"]),
+            f"{row['robust_accuracy']:.4f}",
+            "{:.3f} to {:.3f}".format(*row["robust_interval"]),
+            f"{row['recorded_clean_accuracy']:.4f}",
+            f"{row['recorded_robust_accuracy']:.4f}",
+        )
+    Console().print(table)
+    if rows:
+        click.echo(f"n = {rows[0]['images']} {split} images")
+
+
+@cli.command()
+@_RUN
+@click.option("--out", type=click.Path(path_type=Path), help="Picture to write, .png or .svg.  [default: RUN/front.png]")
+def report(run: Path, out: Path | None) -> None:
+    """Draw the front of RUN: size against each accuracy, with intervals and the dense model."""
+    click.echo(f"wrote {_draw(run, out or run / 'front.png')}")
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path), required=False)
+def columns(run: Path | None) -> None:
+    """Print every Parquet column: name, type, unit, meaning. With RUN, that run's sampled values as well."""
+    from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, RunFolder, parameter_columns
+
+    listed = [*STUDY_COLUMNS, *ATMC_COLUMNS]
+    if run is not None:
+        listed += parameter_columns(RunFolder.open(run).spec().space)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("column", "type", "unit", "meaning"):
+        table.add_column(name, no_wrap=name != "meaning")
+    for column in listed:
+        table.add_row(column.name, column.kind, column.unit, column.meaning)
+    Console(width=None if sys.stdout.isatty() else 160).print(table, highlight=False)
+
+
+def main() -> None:
+    """Entry point: `AtmcError` and click's own complaints are one line, exit code 2."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(2)
+    except click.ClickException as error:
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "atmc-search"
+        _fail(f"{error.format_message()} (see {command} --help)")
+    except AtmcError as error:
+        _fail(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe went away
+        sys.stderr.close()
+        sys.exit(141)
+
+
+def _fail(message: str) -> None:
+    click.echo("error: " + " ".join(message.split()), err=True)
+    sys.exit(2)
+
+
+def _overrides(assignments: tuple[str, ...]) -> dict[str, Any]:
+    from atmc_search.spec import parse_yaml
+
+    values = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path:
+            raise SpecError(f"--set {assignment!r}: needs PATH=VALUE; write e.g. --set trial.compress.bits=4")
+        values[path] = parse_yaml(text, f"--set {path}")
+    return values
+
+
+def _bounds(assignments: tuple[str, ...], flag: str) -> dict[str, float]:
+    bounds = {}
+    for assignment in assignments:
+        metric, equals, text = assignment.partition("=")
+        try:
+            bounds[metric] = float(text)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise AtmcError(f"{flag} {assignment!r}: needs METRIC=NUMBER; write e.g. {flag} size_bytes=8000")
+    return bounds
+
+
+def _print_run(path: Path) -> None:
+    from atmc_search import api
+
+    rows = api.front(api.load_trials(path))
+    _print_front(path, rows)
+    picture = f", {_draw(path, path / 'front.png').name}" if len(rows) else ""
+    click.echo(f"\n{path}/: trials.parquet, front.parquet{picture}, reports/, artifacts/, spec.yaml")
+
+
+def _print_front(path: Path, rows: pd.DataFrame) -> None:
+    from atmc_search.report import front_table
+    from atmc_search.results import RunFolder
+
+    spec = RunFolder.open(path).spec()
+    if rows.empty:
+        click.echo("the front is empty: no trial was measured within the constraints")
+        return
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(front_table(rows, spec.objectives, list(spec.space)))
+
+
+def _draw(run: Path, out: Path) -> Path:
+    from atmc_search import api
+    from atmc_search.report import draw_front, front_data
+    from atmc_search.results import RunFolder
+
+    spec = RunFolder.open(run).spec()
+    if out.suffix not in (".png", ".svg"):
+        raise AtmcError(f"--out {out}: must end in .png or .svg; rename it")
+    draw_front(front_data(api.load_trials(run), spec.objectives, spec.constraints), out)
+    return out
+
+
+def _print_space(prepared: Any) -> None:
+    spec = prepared.spec
+    click.echo(f"{spec.name}: {spec.search.trials} trials, sampler {spec.search.sampler.name}, fingerprint {spec.fingerprint}")
+    for data, splits in prepared.data.items():
+        sizes = (len(splits.train.labels), len(splits.validation.labels), len(splits.test.labels))
+        click.echo(f"data {data.name}: {sizes[0]:,} training, {sizes[1]:,} validation, {sizes[2]:,} test images")
+    for path in spec.space:
+        click.echo(f"{path:32} {prepared.column(path).meaning.removeprefix('sampled from ')}")
+    click.echo("objectives " + ", ".join(f"{name} ({direction})" for name, direction in spec.objectives.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""The front as a table for a terminal, and as plain data for `--json`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from atmc_search.report.format import column_named, significant, value_text
+from atmc_search.results import ATMC_COLUMNS, Column
+
+_ARROWS = {"min": "↓", "max": "↑"}
+_NONE = "–"
+
+
+def front_table(
+    front: pd.DataFrame,
+    objectives: Mapping[str, str],
+    params: Sequence[str],
+    *,
+    columns: Sequence[Column] = ATMC_COLUMNS,
+) -> Table:
+    """One row a trial: number, objectives, how much smaller than the dense model, parameters that tell rows apart.
+
+    Args:
+        front: rows as `front_of` gives them; any other table of trials does too.
+        objectives: metric to "min" or "max"; an arrow says which. Shares are percentages, with half the width of
+            their interval where there is one.
+        params: dotted paths of the study's distributions. Shown are those with different values in these rows, all of
+            them for a single row; a leading "trial." is dropped.
+        columns: where the metrics are declared; others are written as plain numbers.
+    """
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    table.add_column("trial", justify="right", no_wrap=True)
+    cells = [[Text(str(number), style="bold") for number in front["trial"]] if len(front) else []]
+    for name, direction in objectives.items():
+        # Words, not the name with underscores: a narrow terminal can break the heading between them.
+        table.add_column(Text(f"{name.replace('_', ' ')} {_ARROWS[direction]}"), justify="right")
+        cells.append(_metric_cells(front, column_named(name, columns)))
+    if {"size_bytes", "dense_size_bytes"} <= set(front.columns):
+        table.add_column("smaller than dense", justify="right")
+        ratios = _numbers(front, "dense_size_bytes") / _numbers(front, "size_bytes")
+        cells.append([_cell(f"{significant(ratio)}×" if math.isfinite(ratio) else _NONE) for ratio in ratios])
+    for name in params:
+        if name in front.columns and (len(front) == 1 or front[name].nunique(dropna=False) > 1):
+            numeric = pd.api.types.is_numeric_dtype(front[name]) and not pd.api.types.is_bool_dtype(front[name])
+            table.add_column(Text(name.removeprefix("trial.")), justify="right" if numeric else "left", overflow="fold")
+            cells.append([_cell(_parameter_text(value)) for value in front[name]])
+    for row in zip(*cells, strict=True):
+        table.add_row(*row)
+    return table
+
+
+def front_records(front: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as what `json.dumps` takes: missing and non-finite values are None, times ISO 8601 strings."""
+    return [
+        {str(name): _plain(value) for name, value in zip(front.columns, row, strict=True)}
+        for row in front.itertuples(index=False, name=None)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _numbers(frame: pd.DataFrame, name: str) -> Any:
+    return frame[name].to_numpy(dtype=float, na_value=np.nan)
+
+
+def _cell(words: str) -> Text:
+    # Text, not str: rich would read brackets in a value as markup.
+    return Text(words, no_wrap=True)
+
+
+def _metric_cells(front: pd.DataFrame, column: Column) -> list[Text]:
+    if front.empty:
+        return []
+    low_name, high_name = f"{column.name}_low", f"{column.name}_high"
+    halves = np.full(len(front), np.nan)
+    if {low_name, high_name} <= set(front.columns):
+        halves = (_numbers(front, high_name) - _numbers(front, low_name)) / 2
+    return [_cell(_metric_text(v, h, column)) for v, h in zip(_numbers(front, column.name), halves, strict=True)]
+
+
+def _metric_text(value: float, half: float, column: Column) -> str:
+    if not math.isfinite(value):
+        return _NONE
+    if column.unit == "bytes":
+        return f"{value:,.0f}"
+    if column.unit == "share":
+        return f"{100 * value:.1f} %" + (f" ± {100 * half:.1f}" if math.isfinite(half) else "")
+    return value_text(value, column) + (f" ± {significant(half, 2)}" if math.isfinite(half) else "")
+
+
+def _parameter_text(value: Any) -> str:
+    value = _plain(value)
+    if value is None:
+        return _NONE
+    return significant(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,126 @@
+"""A Ray actor beside the driver that keeps what trials share and takes in what they make.
+
+Data and starts (dense weights) go through the object store once. A start is made by the first trial that needs it,
+on the resources which that trial holds anyway (a separate Ray task could wait for ever for resources that trials
+hold while they wait for it); the others wait. The maker renews its lease after every epoch; when it falls silent for
+longer than a lease, the next who asks takes over. Artifacts are on the driver's disk before their report is sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+
+from atmc_search.data import Splits, load_splits
+from atmc_search.results import RunFolder
+from atmc_search.results.store import write_atomic
+from atmc_search.spec import DataSpec
+from atmc_search.training import tensors_from_bytes
+
+_LEASE_S = 120.0
+
+
+@dataclass
+class _Making:
+    owner: int
+    renewed: float
+    longest: float = 0.0
+    progress: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The answer to a trial that needs a start: here it is, make it, wait, or it failed for this reason."""
+
+    state: Literal["ready", "make", "wait", "failed"]
+    start: ray.ObjectRef | None = None
+    reason: str = ""
+
+
+class Depot:
+    """See the module. Used as a Ray actor; methods return quickly, so that one thread serves all trials."""
+
+    def __init__(self, run: str, data: Mapping[DataSpec, list[ray.ObjectRef]]) -> None:
+        self._folder = RunFolder(run)
+        self._data = dict(data)
+        self._starts: dict[str, ray.ObjectRef] = {}
+        self._failed: dict[str, str] = {}
+        self._making: dict[str, _Making] = {}
+
+    def data(self, spec: DataSpec) -> list[ray.ObjectRef]:
+        """A reference (in a list, or Ray would fetch it here) to the splits of a data spec."""
+        if spec not in self._data:
+            self._data[spec] = [ray.put(load_splits(spec))]
+        return self._data[spec]
+
+    def claim_start(self, key: str, owner: int) -> Claim:
+        """Asks for the start of this key on behalf of trial number `owner`."""
+        if key in self._failed:
+            return Claim("failed", reason=self._failed[key])
+        if key not in self._starts:
+            self._load(key)
+        if key in self._starts:
+            return Claim("ready", self._starts[key])
+        making = self._making.get(key)
+        now = time.monotonic()
+        if making is None or now - making.renewed > _LEASE_S + 3 * making.longest:
+            self._making[key] = _Making(owner, now)
+            return Claim("make")
+        return Claim("wait")
+
+    def renew_start(self, key: str, owner: int, progress: Mapping[str, Any]) -> None:
+        """The maker is alive and this far."""
+        making = self._making.get(key)
+        if making is not None and making.owner == owner:
+            now = time.monotonic()
+            making.longest = max(making.longest, now - making.renewed)
+            making.renewed, making.progress = now, progress
+
+    def put_start(self, key: str, data: bytes) -> None:
+        """Takes in a start (safetensors); it is on disk, for runs that go on later, before anyone gets it."""
+        write_atomic(self._path(key), data)
+        self._making.pop(key, None)
+        self._load(key)
+
+    def fail_start(self, key: str, reason: str) -> None:
+        """No trial can have this start: every one that asks fails with the reason."""
+        self._making.pop(key, None)
+        self._failed[key] = reason
+
+    def starts_in_making(self) -> list[Mapping[str, Any]]:
+        """Progress of the starts that are being made."""
+        return [making.progress for making in self._making.values()]
+
+    def put_artifact(self, trial: int, data: bytes) -> tuple[str, str]:
+        """Writes a trial's artifact; its path relative to the run folder, and its SHA-256."""
+        return self._folder.write_artifact(trial, data)
+
+    def put_traceback(self, trial: int, text: str) -> None:
+        """Keeps the traceback of a failed trial as errors/<trial>.txt."""
+        path = self._folder.path / "errors" / f"{trial:05d}.txt"
+        path.parent.mkdir(exist_ok=True)
+        write_atomic(path, text.encode())
+
+    def _path(self, key: str) -> Path:
+        return self._folder.starts / f"{key}.safetensors"
+
+    def _load(self, key: str) -> None:
+        path = self._path(key)
+        if path.exists():
+            data = path.read_bytes()
+            try:
+                tensors_from_bytes(data)
+            except Exception:  # whatever is in the file: a start that cannot be read is set aside and made again
+                path.rename(path.with_suffix(".damaged"))
+                return
+            self._starts[key] = ray.put(data)
+
+
+def data_references(data: Mapping[DataSpec, Splits]) -> dict[DataSpec, list[ray.ObjectRef]]:
+    """Puts every set of splits into the object store."""
+    return {spec: [ray.put(splits)] for spec, splits in data.items()}

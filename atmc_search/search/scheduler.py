@@ -1,0 +1,87 @@
+"""Multi-objective ASHA: at each rung a trial goes on if it ranks in the best 1/η of all vectors recorded there.
+
+Asynchronous successive halving (Li et al., arXiv 1810.05934) with the multi-objective rank of Schmucker et al.
+(arXiv 2106.12639): nondominated sort, then spread within a front (`pareto.rank`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from atmc_search.pareto import rank
+from atmc_search.search.sampler import TRIAL_NUMBER
+from atmc_search.spec import SchedulerSpec, StudySpec
+
+
+class Rungs:
+    """What was recorded at each rung, and the verdict on each newcomer. Knows nothing of Ray."""
+
+    def __init__(self, objectives: Mapping[str, str], settings: SchedulerSpec) -> None:
+        self._signs = {name: 1.0 if direction == "min" else -1.0 for name, direction in objectives.items()}
+        self._settings = settings
+        self._recorded: dict[int, dict[int, list[float]]] = {}
+        self.reasons: dict[int, str] = {}
+
+    def levels(self, epochs: int) -> list[int]:
+        """The epochs at which a trial of that many is judged: grace · η^i, below the last epoch."""
+        levels: list[int] = []
+        level = float(self._settings.grace_epochs)
+        while round(level) < epochs:
+            levels.append(round(level))
+            level *= self._settings.reduction_factor
+        return sorted(set(levels))
+
+    def record(self, number: int, epoch: int, epochs: int, metrics: Mapping[str, Any]) -> bool:
+        """Takes in a measured report; True if the trial may go on.
+
+        A report counts for the highest rung that it has reached and was not yet recorded at; reports that did not
+        measure the objectives count for none.
+        """
+        values = [metrics.get(name) for name in self._signs]
+        if any(value is None or value != value for value in values):
+            return True
+        vector = [sign * float(value) for sign, value in zip(self._signs.values(), values, strict=True)]  # type: ignore[arg-type]
+        for level in reversed(self.levels(epochs)):
+            if level <= epoch:
+                rung = self._recorded.setdefault(level, {})
+                if number in rung or epoch >= epochs:
+                    return True
+                rung[number] = vector
+                place = int(rank(np.array(list(rung.values())))[-1])
+                if place * self._settings.reduction_factor < len(rung):
+                    return True
+                self.reasons[number] = f"rank {place + 1} of {len(rung)} at the rung of {level} epochs"
+                return False
+        return True
+
+
+class MultiObjectiveAsha(FIFOScheduler):  # type: ignore[misc]
+    """Stops what `Rungs` sorts out."""
+
+    def __init__(self, rungs: Rungs) -> None:
+        super().__init__()
+        self._rungs = rungs
+
+    @property
+    def supports_buffered_results(self) -> bool:
+        return False  # a trial must not run on while it is judged
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        report = {key.removeprefix("report/"): value for key, value in result.items() if key.startswith("report/")}
+        if report.get("state") != "running":
+            return str(TrialScheduler.CONTINUE)
+        goes_on = self._rungs.record(trial.config[TRIAL_NUMBER], report["epoch"], report["epochs"], report)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+
+def make_scheduler(spec: StudySpec) -> tuple[TrialScheduler, Rungs | None]:
+    """The scheduler that a study names, with its rungs where it has some."""
+    if spec.search.scheduler.name == "none":
+        return FIFOScheduler(), None
+    rungs = Rungs(spec.objectives, spec.search.scheduler)
+    return MultiObjectiveAsha(rungs), rungs

@@ -1,0 +1,136 @@
+"""A trial as Ray Tune sees it: a `Task` behind the class-trainable interface, its actor reused from trial to trial."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+import ray
+import torch
+from ray import tune
+
+from atmc_search.data import Splits
+from atmc_search.errors import AtmcError, TrialFailed
+from atmc_search.search.sampler import TRIAL_NUMBER
+from atmc_search.spec import DataSpec, StudySpec, TrialSpec, fingerprint
+from atmc_search.tasks import Start, Task, task_named
+from atmc_search.training import tensors_from_bytes, tensors_to_bytes
+from atmc_search.version import __version__
+
+_WAIT_S = 0.2
+
+
+class TrialTrainable(tune.Trainable):
+    """One epoch a step. Whatever goes wrong inside a trial becomes a report with a reason, not an exception.
+
+    `setup` and `reset_config` only note the config; data, start and task are made in the first `step`, where a fault
+    is a report like any other.
+    """
+
+    def setup(self, config: dict[str, Any], *, spec: StudySpec, depot: Any) -> None:
+        self._study = spec
+        self._depot = depot
+        self._data: dict[DataSpec, Splits] = {}
+        self._starts: dict[str, Start] = {}
+        gpu = spec.resources.gpu > 0 and torch.cuda.is_available()
+        self._device = "cuda" if gpu else "cpu"
+        torch.set_num_threads(max(1, int(spec.resources.cpu)))
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        number = self.config[TRIAL_NUMBER]
+        try:
+            report = self._advance(number)
+            return {"report": report, "done": report["state"] == "complete"}
+        except AtmcError as error:
+            reason = str(error)
+        except Exception as error:  # a user's model, or the device, may raise anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+            ray.get(self._depot.put_traceback.remote(number, traceback.format_exc()))
+        self._task = None
+        if self._device == "cuda":
+            torch.cuda.empty_cache()
+        return {"report": {**self._facts, "state": "failed", "reason": reason}, "done": True}
+
+    def cleanup(self) -> None:
+        self._task = None
+
+    def _begin(self, config: Mapping[str, Any]) -> None:
+        number = config[TRIAL_NUMBER]
+        spec = self._study.fill(config)
+        self._spec: TrialSpec = spec.model_copy(update={"seed": spec.seed + number})
+        self._task: Task | None = None
+        self._facts: dict[str, Any] = {
+            "seed": self._spec.seed,
+            "epoch": 0,
+            "epochs": self._spec.train.epochs,
+            "trial_fingerprint": fingerprint(self._spec.model_dump(mode="json")),
+            "host": socket.gethostname(),
+            "device": self._device,
+            "atmc_search_version": __version__,
+            "torch_version": torch.__version__,
+            "ray_version": ray.__version__,
+            "optuna_version": optuna.__version__,
+            "python_version": platform.python_version(),
+        }
+
+    def _advance(self, number: int) -> dict[str, Any]:
+        if self._task is None:
+            self._task = self._make_task(number)
+        metrics = self._task.step()
+        self._facts["epoch"] = self._task.epoch
+        report = {**metrics, **self._facts, "state": "complete" if self._task.done else "running"}
+        if all(metrics.get(name) is not None for name in self._study.objectives):
+            path, digest = ray.get(self._depot.put_artifact.remote(number, self._task.artifact()))
+            report |= {"artifact": path, "artifact_sha256": digest}
+        return report
+
+    def _make_task(self, number: int) -> Task:
+        kind = task_named(self._study.task)
+        data = self._splits(self._spec.data)
+        start = self._start(kind, data, number)
+        meta = {"study": self._study.name, "trial": number}
+        return kind(self._spec, data, start, device=self._device, meta=meta)
+
+    def _splits(self, spec: DataSpec) -> Splits:
+        if spec not in self._data:
+            (reference,) = ray.get(self._depot.data.remote(spec))
+            self._data[spec] = ray.get(reference)
+        return self._data[spec]
+
+    def _start(self, kind: type[Task], data: Splits, number: int) -> Start:
+        key = kind.start_key(self._spec)
+        while key not in self._starts:
+            claim = ray.get(self._depot.claim_start.remote(key, number))
+            if claim.state == "ready":
+                self._starts[key] = Start(*tensors_from_bytes(ray.get(claim.start)))
+            elif claim.state == "failed":
+                raise TrialFailed(f"its start failed: {claim.reason}")
+            elif claim.state == "make":
+                self._make_start(kind, key, data, number)
+            else:
+                time.sleep(_WAIT_S)
+        return self._starts[key]
+
+    def _make_start(self, kind: type[Task], key: str, data: Splits, number: int) -> None:
+        try:
+            start = kind.make_start(
+                self._spec,
+                data,
+                device=self._device,
+                report=lambda progress: self._depot.renew_start.remote(key, number, dict(progress)),
+            )
+            ray.get(self._depot.put_start.remote(key, tensors_to_bytes(start.tensors, start.facts)))
+        except Exception as error:
+            reason = " ".join(str(error).split()) if isinstance(error, AtmcError) else f"{type(error).__name__}: {error}"
+            ray.get(self._depot.fail_start.remote(key, reason[:500]))
+            raise

@@ -1,0 +1,55 @@
+"""One trial in this process, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from atmc_search.data import load_splits
+from atmc_search.errors import SpecError
+from atmc_search.space import centre
+from atmc_search.spec import StudySpec
+from atmc_search.tasks import task_named
+
+
+def run_trial(study: StudySpec, *, device: str, tell: Callable[[str], None]) -> tuple[dict[str, Any], bytes]:
+    """Trains the study's template with every distribution at its centre.
+
+    Args:
+        study: a study, its interesting values set plainly.
+        device: torch device.
+        tell: takes a line of progress.
+
+    Returns:
+        The last epoch's metrics, and the artifact they were measured on.
+
+    Raises:
+        AtmcError: a setting that cannot run, missing data, or a diverged training.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise SpecError(f"--device {device}: torch cannot use it ({reason}); use cpu or cuda") from None
+    config = {path: centre(distribution) for path, distribution in study.space.items()}
+    for path, value in config.items():
+        tell(f"{path} = {value:.6g}" if isinstance(value, float) else f"{path} = {value}")
+    spec = study.fill(config)
+    data = load_splits(spec.data)
+    kind = task_named(study.task)
+    kind.check(spec, data)
+    start = kind.make_start(spec, data, device=device, report=lambda row: tell(f"dense {_line(row)}"))
+    tell(f"dense {_line(start.facts)}")
+    task = kind(spec, data, start, device=device, meta={"study": study.name})
+    metrics: dict[str, Any] = {}
+    while not task.done:
+        metrics = task.step()
+        shown = ("loss", *study.objectives)
+        tell(f"epoch {task.epoch}/{task.epochs}: " + _line({k: metrics[k] for k in shown if k in metrics}))
+    return metrics, task.artifact()
+
+
+def _line(row: Any) -> str:
+    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value:,}" for name, value in row.items())

@@ -1,0 +1,53 @@
+"""Shared by the whole tree: a trial on the digits that takes a fraction of a second, its images and its dense start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from atmc_search.data import Splits, load_splits
+from atmc_search.spec import TrialSpec
+from atmc_search.tasks import AtmcTask, Start
+
+_TINY: dict[str, Any] = {
+    "data": {"name": "digits", "train_size": 256, "validation_size": 100, "test_size": 50},
+    "model": {"name": "small_cnn", "width": 4},
+    "threat": {"norm": "linf", "eps": 0.1},
+    "dense": {"epochs": 1, "lr": 0.05, "batch_size": 32, "attack": {"name": "pgd", "steps": 2}},
+    "train": {"epochs": 1, "lr": 0.02, "batch_size": 32, "attack": {"name": "pgd", "steps": 2}},
+    "compress": {"factors": "none", "keep": 0.2, "bits": 3, "dual_every": 3, "codebook_from": 0.5},
+    "evaluate": {"attack": {"name": "pgd", "steps": 3}},
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_trial() -> Callable[..., TrialSpec]:
+    """`tiny_trial(compress={"bits": 4}, seed=1)`: the tiny trial with these keys of its sections changed."""
+
+    def make(**overrides: Any) -> TrialSpec:
+        document = dict(_TINY)
+        for key, value in overrides.items():
+            document[key] = _TINY.get(key, {}) | value if isinstance(value, dict) else value
+        return TrialSpec.model_validate(document)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_splits(tiny_trial: Callable[..., TrialSpec]) -> Splits:
+    """The images of `tiny_trial()`."""
+    return load_splits(tiny_trial().data)
+
+
+@pytest.fixture(scope="session")
+def tiny_start(tiny_trial: Callable[..., TrialSpec], tiny_splits: Splits) -> Start:
+    """The dense start of `tiny_trial()`, and of every trial that differs only in train, compress and seed."""
+    return AtmcTask.make_start(tiny_trial(), tiny_splits, device="cpu", report=lambda figures: None)
