@@ -33,6 +33,10 @@ class Recorder(Callback):  # type: ignore[misc]
         self._rows: dict[int, dict[str, Any]] = {}
         self._derived_at = 0.0
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks for `Tuner.restore`, which is not used here; a terminal cannot be pickled.
+        return {}
+
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config[TRIAL_NUMBER]
         if number in self._started:

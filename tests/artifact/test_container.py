@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from atmc_search.artifact import CompressedModel, pack, read_header, unpack
+from atmc_search.artifact.streams import Writer
+from atmc_search.compress import FORMS, constrained_weights, factorise
+from atmc_search.errors import ArtifactError
+
+Maker = Callable[..., CompressedModel]
+
+MODELS: dict[str, dict[str, Any]] = {
+    "small_cnn": {"name": "small_cnn", "args": {"width": 3}},
+    "lenet": {"name": "lenet", "input_shape": (2, 16, 16), "classes": 4},
+    "mlp": {"name": "mlp", "args": {"hidden": [80, 7]}, "input_shape": (3, 5, 4), "classes": 3},
+}
+"""The mlp's first layer has more rows than columns, so that its identity stands on the right."""
+
+TINY: dict[str, Any] = {"name": "mlp", "args": {"hidden": [3]}, "input_shape": (1, 2, 3), "classes": 2}
+
+
+def sealed(content: bytes, version: int = 1) -> bytes:
+    """`content` behind a checksum that holds, as an attacker would write it."""
+    return b"ATMC" + bytes([version]) + zlib.crc32(content).to_bytes(4, "little") + content
+
+
+def with_header(header: Any, rest: bytes = b"") -> bytes:
+    writer = Writer()
+    writer.stream(header if isinstance(header, bytes) else json.dumps(header).encode())
+    return sealed(writer.getvalue() + rest)
+
+
+def images(model: CompressedModel, n: int = 9) -> torch.Tensor:
+    return torch.rand(n, *model.architecture.input_shape, generator=torch.Generator().manual_seed(0))
+
+
+def assert_same_model(one: nn.Module, two: nn.Module, x: torch.Tensor) -> None:
+    first, second = one.state_dict(), two.state_dict()
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+    with torch.no_grad():
+        assert torch.equal(one(x), two(x))
+
+
+@pytest.mark.parametrize("factors", ["none", "uvc", "uvc_plain"])
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("bits", [1, 4, 32])
+def test_every_form_of_every_model_comes_back_to_the_bit(compressed: Maker, name, factors, bits):
+    model = compressed(factors=factors, bits=bits, **MODELS[name])
+    assert_same_model(unpack(pack(model)), model.materialise(), images(model))
+
+
+@pytest.mark.parametrize("factors", ["none", "uvc", "uvc_plain"])
+def test_a_users_model_with_every_kind_of_tensor_comes_back_to_the_bit(compressed: Maker, custom_model, factors):
+    model = compressed(custom_model, factors, args={"width": 6}, keep=0.5)
+    forms = {layer.module: layer.form for layer in model.layers}
+    assert forms["net.body.3"] == forms["net.body.7"] == "dense"  # grouped
+    decoded = unpack(pack(model), allow_custom_models=True)
+    x = images(model)
+    assert torch.isinf(decoded(x)[:, -1]).all()
+    assert_same_model(decoded, model.materialise(), x)
+
+
+@pytest.mark.parametrize("factors", ["none", "uvc", "uvc_plain"])
+def test_what_is_packed_computes_what_the_trained_model_computes(compressed: Maker, custom_model, factors):
+    made = compressed(custom_model, factors)
+    trained = made.architecture.build(seed=5)
+    layers = factorise(trained, factors)
+    with torch.no_grad():
+        for name, weight in constrained_weights(trained, layers).items():
+            weight.copy_(made.weights[name].view_as(weight))
+    state = trained.state_dict()
+    for name, tensor in made.others.items():
+        state[name].copy_(tensor)
+    x = images(made)
+    with torch.no_grad():
+        expected = trained.eval()(x)
+        assert torch.allclose(unpack(pack(made), allow_custom_models=True)(x), expected, atol=1e-6)
+
+
+def test_what_comes_out_is_in_eval_mode_and_packs_to_the_same_bytes(compressed: Maker):
+    model = compressed(**MODELS["small_cnn"])
+    decoded = unpack(pack(model))
+    assert not any(module.training for module in decoded.modules())
+    again = CompressedModel.of(decoded, model.layers, model.architecture)
+    assert pack(again) == pack(model)
+
+
+def test_minus_zero_is_packed_as_zero(compressed: Maker):
+    model = compressed(**TINY)
+    plain = model.materialise()
+    weights = {name: torch.where(w == 0, -torch.zeros(()), w) for name, w in model.weights.items()}
+    assert any(torch.signbit(w[w == 0]).any() for w in weights.values())
+    negative = CompressedModel.of(plain, model.layers, model.architecture, weights=weights)
+    assert pack(negative) == pack(model)
+
+
+def test_integers_over_float32s_precision_survive(compressed: Maker, custom_model):
+    model = compressed(custom_model)
+    large = torch.tensor([2**53 + 1, -(2**62), *range(8)])
+    others = {name: large if name.endswith("order") else tensor for name, tensor in model.others.items()}
+    decoded = unpack(pack(replace(model, others=others)), allow_custom_models=True)
+    assert torch.equal(decoded.state_dict()["net.order"], large)
+
+
+# --- the header
+
+
+def test_the_header_comes_back_with_all_that_travels_along(compressed: Maker):
+    meta = {"threat": ["linf", 0.1], "study": "größer", "trial": 3, "nothing": None}
+    model = compressed(**MODELS["small_cnn"], meta=meta)
+    described = {"model": "small_cnn", "args": {"width": 3}, "input": [1, 8, 8], "classes": 10}
+    assert read_header(pack(model)) == meta | described
+
+
+def test_what_travels_along_displaces_nothing(compressed: Maker):
+    model = compressed(**TINY, meta={"model": "lenet", "classes": 77})
+    assert read_header(pack(model))["model"] == "mlp"
+    assert_same_model(unpack(pack(model)), model.materialise(), images(model))
+
+
+def test_a_header_too_long_to_read_back_is_not_written(compressed: Maker):
+    with pytest.raises(ArtifactError, match="header of"):
+        pack(compressed(**TINY, meta={"note": "x" * (1 << 16)}))
+
+
+def test_a_users_model_is_refused_unless_allowed_and_is_not_even_imported(compressed: Maker, tmp_path, monkeypatch):
+    data = with_header({"model": "trap_of_users_model:Net", "args": {}, "input": [1, 8, 8], "classes": 10})
+    (tmp_path / "trap_of_users_model.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ArtifactError, match="pass allow_custom_models=True"):
+        unpack(data)
+
+
+# --- what cannot be packed
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_factor_that_is_not_finite_is_refused(compressed: Maker, value):
+    model = compressed(**TINY)
+    weights = {name: torch.full_like(w, value) for name, w in model.weights.items()}
+    with pytest.raises(ArtifactError, match="NaN or infinity"):
+        pack(replace(model, weights=weights))
+
+
+def test_nan_among_the_other_tensors_is_refused_by_name(compressed: Maker):
+    model = compressed(**TINY)
+    others = {name: t * float("nan") if name.endswith("3.bias") else t for name, t in model.others.items()}
+    with pytest.raises(ArtifactError, match=r"'net.3.bias' holds NaN"):
+        pack(replace(model, others=others))
+
+
+# --- damage
+
+
+def test_every_truncation_is_refused(compressed: Maker):
+    data = pack(compressed(**TINY))
+    for length in range(len(data)):
+        with pytest.raises(ArtifactError):
+            unpack(data[:length])
+        with pytest.raises(ArtifactError):
+            read_header(data[:length])
+
+
+def test_every_change_of_a_byte_is_refused(compressed: Maker):
+    data = pack(compressed(**TINY))
+    for position in range(len(data)):
+        for change in (1, 0x80, 0xFF):
+            damaged = bytearray(data)
+            damaged[position] ^= change
+            with pytest.raises(ArtifactError):
+                unpack(bytes(damaged))
+
+
+def test_bytes_too_many_are_refused_even_behind_a_checksum(compressed: Maker):
+    data = pack(compressed(**TINY))
+    with pytest.raises(ArtifactError):
+        unpack(data + b"\0")
+    with pytest.raises(ArtifactError, match="1 bytes too many"):
+        unpack(sealed(data[9:] + b"\0"))
+
+
+@pytest.mark.parametrize("data", [b"", b"ATM", b"PK\x03\x04 a zip", b"\0" * 100], ids=repr)
+def test_a_foreign_file_is_no_artifact(data):
+    with pytest.raises(ArtifactError, match="not an artifact"):
+        unpack(data)
+
+
+def test_a_later_version_says_what_to_do(compressed: Maker):
+    data = sealed(pack(compressed(**TINY))[9:], version=2)
+    for read in (unpack, read_header):
+        with pytest.raises(ArtifactError, match=r"format version 2, this release reads 1; update atmc-search") as caught:
+            read(data)
+        assert "\n" not in str(caught.value)
+
+
+# --- hostile files: the checksum holds
+
+
+def survives(data: bytes) -> None:
+    """Opening gives a working model or an ArtifactError of one line; anything else fails the test."""
+    try:
+        model = unpack(data)
+    except ArtifactError as error:
+        assert "\n" not in str(error)
+        return
+    shape = read_header(data)["input"]
+    with torch.no_grad():
+        assert model(torch.zeros(2, *shape)).shape[0] == 2
+
+
+@pytest.mark.parametrize("factors", ["none", "uvc", "uvc_plain"])
+def test_every_changed_byte_behind_the_checksum_is_survived(compressed: Maker, factors):
+    content = pack(compressed(factors=factors, keep=0.6, **TINY))[9:]
+    for position, byte in enumerate(content):
+        for value in {0, 1, 2, 3, 0xFF, byte ^ 1, byte ^ 0x80, (byte + 1) % 256} - {byte}:
+            survives(sealed(content[:position] + bytes([value]) + content[position + 1 :]))
+
+
+def test_every_truncation_behind_the_checksum_is_refused(compressed: Maker):
+    content = pack(compressed(factors="uvc", **TINY))[9:]
+    for length in range(len(content)):
+        with pytest.raises(ArtifactError):
+            unpack(sealed(content[:length]))
+
+
+@given(rest=st.binary(max_size=60))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_bytes_after_an_honest_header_are_survived(rest):
+    survives(with_header({"model": "mlp", "args": {"hidden": [3]}, "input": [1, 2, 3], "classes": 2}, rest))
+
+
+HONEST = {"model": "mlp", "args": {"hidden": [3]}, "input": [1, 2, 3], "classes": 2}
+HEADERS: dict[str, Any] = {
+    "not JSON": b"{",
+    "not UTF-8": b"\xff\xfe{}",
+    "deep": b"[" * 60_000,
+    "long integer": b'{"classes": ' + b"9" * 5000 + b"}",
+    "list": [],
+    "word": "mlp",
+    "nothing": {},
+    "unknown model": HONEST | {"model": "resnet9000"},
+    "model no word": HONEST | {"model": 3},
+    "args no mapping": HONEST | {"args": [3]},
+    "unknown arg": HONEST | {"args": {"depth": 3}},
+    "reserved arg": HONEST | {"args": {"classes": 3}},
+    "arg of another type": HONEST | {"args": {"hidden": {"a": 1}}},
+    "arg of ill shape": HONEST | {"args": {"hidden": [[3]]}},
+    "negative arg": HONEST | {"args": {"hidden": [-3]}},
+    "input too short": HONEST | {"input": [1, 2]},
+    "input no list": HONEST | {"input": "128"},
+    "input zero": HONEST | {"input": [0, 2, 3]},
+    "input negative": HONEST | {"input": [1, -2, -3]},
+    "input fraction": HONEST | {"input": [1, 2.5, 3]},
+    "input huge": HONEST | {"input": [1, 2**70, 3]},
+    "input too small for the model": HONEST | {"model": "lenet", "args": {}},
+    "classes none": HONEST | {"classes": None},
+    "classes huge": HONEST | {"classes": 2**40},
+    "weights of 400 TB": HONEST | {"args": {"hidden": [10_000_000, 10_000_000]}},
+    "weights of 10 GB": HONEST | {"args": {"hidden": [50_000, 50_000]}},
+    "weights beyond 64 bits": HONEST | {"args": {"hidden": [2**62, 2**62]}},
+    "a width of 200 bits": HONEST | {"args": {"hidden": [2**200]}},
+    "filters of 45 GB": HONEST | {"model": "small_cnn", "args": {"width": 25_000}, "input": [1, 8, 8]},
+    "an image of 2^48": HONEST | {"input": [2**16, 2**16, 2**16]},
+    "an image of 1 GB": HONEST | {"input": [1, 2**14, 2**14]},
+    "lenet on 65536 x 65536": HONEST | {"model": "lenet", "args": {}, "input": [1, 65536, 65536]},
+}
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_a_hostile_header_is_refused_in_one_line_without_the_memory_it_asks_for(case, monkeypatch):
+    # Memory is watched where models get theirs. What would be too much is noted, and not given.
+    greedy = []
+
+    def watched(name: str) -> None:
+        original = getattr(torch, name)
+
+        def guarded(*size: Any, **kwargs: Any) -> torch.Tensor:
+            made: torch.Tensor = original(*size, **kwargs | {"device": "meta"})
+            if torch.get_default_device().type != "meta" and made.numel() > 1_000_000:
+                greedy.append(f"{name} of {tuple(made.shape)}")
+                raise MemoryError
+            return original(*size, **kwargs)
+
+        monkeypatch.setattr(torch, name, guarded)
+
+    watched("empty")
+    watched("zeros")
+    with pytest.raises(ArtifactError) as caught:
+        unpack(with_header(HEADERS[case]))
+    assert not greedy
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_over_the_limit_is_not_packed_either(compressed: Maker):
+    model = compressed(**TINY)
+    large = replace(model.architecture, input_shape=(1, 1 << 13, 1 << 13))
+    with pytest.raises(ArtifactError, match="over the limits"):
+        pack(replace(model, architecture=large))
+
+
+def frame(data: bytes, *, states_size: bool) -> bytes:
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        19, format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_content_size=states_size, write_checksum=0
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters).compress(data)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        frame(bytes(1 << 24), states_size=False),
+        frame(bytes(1 << 24), states_size=True),
+        bytes([0xE0]) + (1 << 45).to_bytes(8, "little") + b"\x01\x00\x00",  # a frame that announces 32 TiB
+        b"",
+        b"\0",
+        frame(b"[]", states_size=False)[:-1],
+    ],
+    ids=["a bomb", "a bomb with its size", "an announcement of 32 TiB", "empty", "a zero byte", "cut short"],
+)
+def test_a_hostile_zstd_stream_is_refused(stored):
+    writer = Writer()
+    writer.varint(len(stored) << 1 | 1)
+    writer.bytes_(stored)
+    with pytest.raises(ArtifactError):
+        read_header(sealed(writer.getvalue()))
+
+
+FITTING = {"identity_left": [], "identity_right": [2], "plain": [1, 2]}
+"""Ranks that a layer of 6 rows and 2 columns can have, by form."""
+
+
+@pytest.mark.parametrize("form", FITTING)
+@pytest.mark.parametrize("rank", [0, 1, 2, 3, 4, 6, 2**40])
+def test_a_form_or_rank_that_does_not_fit_the_layer_is_refused(form, rank):
+    layer = Writer()
+    layer.bytes_(bytes([FORMS.index(form)]))
+    layer.varint(rank)
+    layer.bytes_(bytes(3))  # three factors of zeros
+    others = Writer()
+    others.bytes_(bytes([0]) + bytes(1))  # the second layer: dense, zeros
+    for count in (1, 1, 6, 2):  # mean, std and the two biases
+        others.bytes_(bytes([2]))
+        others.stream(bytes(2 * count))
+    header = {"model": "mlp", "args": {"hidden": [6]}, "input": [1, 1, 2], "classes": 2}
+    data = with_header(header, layer.getvalue() + others.getvalue())
+    with nullcontext() if rank in FITTING[form] else pytest.raises(ArtifactError, match=f"rank {rank} does not fit"):
+        unpack(data)
+
+
+def test_a_length_of_over_63_bits_is_refused():
+    with pytest.raises(ArtifactError, match="63 bits"):
+        read_header(sealed(b"\xff" * 20))
