@@ -91,16 +91,15 @@ def choose(
     if direction not in ("min", "max"):
         raise AtmcError(f"best = {best!r}: no objective of the study, so its direction is unknown; write max:{metric}")
     measured = trials[trials["state"].isin(MEASURED)].reset_index(drop=True)
-    table = {str(name): measured[name].to_numpy() for name in measured.columns}
-    for name in {metric, *(max or {}), *(min or {}), *directions} & set(table):
-        table[name] = pd.to_numeric(measured[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    numbers = measured.select_dtypes("number")
+    table = {str(name): numbers[name].to_numpy(dtype=float, na_value=np.nan) for name in numbers.columns}
     bounds = [pareto.Bound(name, limit, "max") for name, limit in (max or {}).items()]
     bounds += [pareto.Bound(name, limit, "min") for name, limit in (min or {}).items()]
     ties = [(name, d == "max") for name, d in directions.items() if name != metric and name in table]
     choice = pareto.choose(table, bounds, metric, maximise=direction == "max", tie_break=ties)
     if choice.index is None:
         return Decision(None, _relaxations(choice, bounds, measured, metric))
-    return Decision(measured.loc[choice.index], _reasons(choice, bounds, measured, metric, direction, directions))
+    return Decision(measured.iloc[choice.index], _reasons(choice, bounds, measured, metric, direction, directions))
 
 
 def load_artifact(path: str | Path, *, allow_custom_models: bool = False) -> nn.Module:
@@ -139,7 +138,7 @@ def _reasons(
     directions: Mapping[str, str],
 ) -> str:
     assert choice.index is not None
-    row = trials.loc[choice.index]
+    row = trials.iloc[choice.index]
     word = "highest" if direction == "max" else "lowest"
     shown = list(dict.fromkeys([*directions, *(bound.metric for bound in bounds), metric]))
     lines = [
@@ -148,7 +147,7 @@ def _reasons(
         + (" and ".join(_bound(bound) for bound in bounds) or "no bounds"),
     ]
     if choice.runner_up is not None:
-        second = trials.loc[choice.runner_up]
+        second = trials.iloc[choice.runner_up]
         lines.append(
             f"next best: trial {second['trial']}, " + ", ".join(f"{name} {_figure(second[name])}" for name in shown)
         )
@@ -157,13 +156,11 @@ def _reasons(
     return "\n".join(lines)
 
 
-def _relaxations(
-    choice: pareto.Choice, bounds: list[pareto.Bound], trials: pd.DataFrame, metric: str
-) -> str:
+def _relaxations(choice: pareto.Choice, bounds: list[pareto.Bound], trials: pd.DataFrame, metric: str) -> str:
     lines = [f"none of {len(trials)} measured trials is within " + " and ".join(_bound(bound) for bound in bounds)]
     together = [r for r in choice.relaxations if r.together]
     for relaxation in choice.relaxations:
-        row = trials.loc[relaxation.index]
+        row = trials.iloc[relaxation.index]
         verb = "raise" if relaxation.kind == "max" else "lower"
         lead = "together with the other: " if relaxation.together and relaxation is not together[0] else ""
         lines.append(

@@ -35,9 +35,15 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a value of the spec, by dotted path.")
-@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of run folders.")
-@click.option("--address", default="local", show_default=True, help="Ray cluster to use; 'auto' for the one running here.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a value of the spec, by dotted path."
+)
+@click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of run folders."
+)
+@click.option(
+    "--address", default="local", show_default=True, help="Ray cluster to use; 'auto' for the one running here."
+)
 @click.option("--cpus", type=click.IntRange(min=1), help="Cores to use when Ray is started here.  [default: all]")
 @click.option("--check", is_flag=True, help="Only check the spec, load its data and print the search space.")
 def run(spec: Path, overrides: tuple[str, ...], runs: Path, address: str, cpus: int | None, check: bool) -> None:
@@ -68,7 +74,9 @@ def run(spec: Path, overrides: tuple[str, ...], runs: Path, address: str, cpus: 
 
 @cli.command()
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a value of the spec, by dotted path.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a value of the spec, by dotted path."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Artifact to write.  [default: <study>-trial.atmc]")
 @click.option("--device", default="cpu", show_default=True, help="Torch device.")
 @click.option("--json", "as_json", is_flag=True, help="Print the last metrics as JSON.")
@@ -79,9 +87,8 @@ def trial(spec: Path, overrides: tuple[str, ...], out: Path | None, device: str,
     Distributions that are not set take their centre (first choice, middle of a range):
       atmc-search trial search_spaces/digits_quickstart.yaml --set trial.compress.bits=4 --set trial.compress.keep=0.05
     """
-    from atmc_search.tasks.single import run_trial
-
     from atmc_search.spec import load_study
+    from atmc_search.tasks.single import run_trial
 
     study = load_study(spec, _overrides(overrides))
     say = Console(stderr=True)
@@ -123,7 +130,9 @@ def front(run: Path, form: str | None) -> None:
 
 @cli.command()
 @_RUN
-@click.option("--best", required=True, metavar="METRIC", help="What decides; min:METRIC or max:METRIC if it is no objective.")
+@click.option(
+    "--best", required=True, metavar="METRIC", help="What decides; min:METRIC or max:METRIC if it is no objective."
+)
 @click.option("--max", "upper", multiple=True, metavar="METRIC=VALUE", help="An upper bound. May be repeated.")
 @click.option("--min", "lower", multiple=True, metavar="METRIC=VALUE", help="A lower bound. May be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="The chosen row as JSON (null when nothing fits).")
@@ -136,9 +145,7 @@ def choose(run: Path, best: str, upper: tuple[str, ...], lower: tuple[str, ...],
     from atmc_search import api
     from atmc_search.report import front_records
 
-    decision = api.choose(
-        api.load_trials(run), best=best, max=_bounds(upper, "--max"), min=_bounds(lower, "--min")
-    )
+    decision = api.choose(api.load_trials(run), best=best, max=_bounds(upper, "--max"), min=_bounds(lower, "--min"))
     if as_json:
         rows = [] if decision.trial is None else front_records(pd.DataFrame([decision.trial]))
         click.echo(json.dumps(rows[0] if rows else None, indent=1))
@@ -150,8 +157,16 @@ def choose(run: Path, best: str, upper: tuple[str, ...], lower: tuple[str, ...],
 
 @cli.command()
 @_RUN
-@click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True, help="Images to measure on.")
-@click.option("--trial", "numbers", type=int, multiple=True, help="Only this trial; may be repeated.  [default: the front]")
+@click.option(
+    "--split",
+    type=click.Choice(["test", "validation"]),
+    default="test",
+    show_default=True,
+    help="Images to measure on.",
+)
+@click.option(
+    "--trial", "numbers", type=int, multiple=True, help="Only this trial; may be repeated.  [default: the front]"
+)
 @click.option("--steps", type=click.IntRange(min=1), help="PGD with this many steps in place of the spec's attack.")
 @click.option("--restarts", type=click.IntRange(min=1), help="Random starts of that PGD.")
 @click.option("--device", default="cpu", show_default=True, help="Torch device.")
@@ -185,16 +200,18 @@ def verify(
         chosen = trials[trials["trial"].isin(numbers)]
     else:
         chosen = api.front(trials)
-    attack = Component.model_validate(
-        {"name": "pgd", "steps": steps or 20, "restarts": restarts or 1}
-    ) if steps or restarts else None
+    attack = (
+        Component.model_validate({"name": "pgd", "steps": steps or 20, "restarts": restarts or 1})
+        if steps or restarts
+        else None
+    )
     rows = list(remeasure(RunFolder.open(run), chosen, split=split, attack=attack, device=device))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("trial", "bytes", f"{split} clean", "95 % interval", f"{split} robust", "95 % interval", "recorded clean", "robust"):
-        table.add_column(name, justify="right")
+    for name in ("trial", "bytes", "clean", "95 % interval", "robust", "95 % interval", "recorded", "recorded"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             str(row["trial"]),
@@ -206,14 +223,18 @@ def verify(
             f"{row['recorded_clean_accuracy']:.4f}",
             f"{row['recorded_robust_accuracy']:.4f}",
         )
-    Console().print(table)
+    _console().print(table)
     if rows:
-        click.echo(f"n = {rows[0]['images']} {split} images")
+        click.echo(
+            f"n = {rows[0]['images']} {split} images; recorded: clean and robust on validation images, by the sweep"
+        )
 
 
 @cli.command()
 @_RUN
-@click.option("--out", type=click.Path(path_type=Path), help="Picture to write, .png or .svg.  [default: RUN/front.png]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Picture to write, .png or .svg.  [default: RUN/front.png]"
+)
 def report(run: Path, out: Path | None) -> None:
     """Draw the front of RUN: size against each accuracy, with intervals and the dense model."""
     click.echo(f"wrote {_draw(run, out or run / 'front.png')}")
@@ -233,7 +254,7 @@ def columns(run: Path | None) -> None:
         table.add_column(name, no_wrap=name != "meaning")
     for column in listed:
         table.add_row(column.name, column.kind, column.unit, column.meaning)
-    Console(width=None if sys.stdout.isatty() else 160).print(table, highlight=False)
+    _console().print(table, highlight=False)
 
 
 def main() -> None:
@@ -255,6 +276,11 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe went away
         sys.stderr.close()
         sys.exit(141)
+
+
+def _console() -> Console:
+    """Standard output; off a terminal wide enough that tables do not wrap."""
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 def _fail(message: str) -> None:
@@ -304,8 +330,7 @@ def _print_front(path: Path, rows: pd.DataFrame) -> None:
     if rows.empty:
         click.echo("the front is empty: no trial was measured within the constraints")
         return
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(front_table(rows, spec.objectives, list(spec.space)))
+    _console().print(front_table(rows, spec.objectives, list(spec.space)))
 
 
 def _draw(run: Path, out: Path) -> Path:
@@ -322,7 +347,9 @@ def _draw(run: Path, out: Path) -> Path:
 
 def _print_space(prepared: Any) -> None:
     spec = prepared.spec
-    click.echo(f"{spec.name}: {spec.search.trials} trials, sampler {spec.search.sampler.name}, fingerprint {spec.fingerprint}")
+    click.echo(
+        f"{spec.name}: {spec.search.trials} trials, sampler {spec.search.sampler.name}, fingerprint {spec.fingerprint}"
+    )
     for data, splits in prepared.data.items():
         sizes = (len(splits.train.labels), len(splits.validation.labels), len(splits.test.labels))
         click.echo(f"data {data.name}: {sizes[0]:,} training, {sizes[1]:,} validation, {sizes[2]:,} test images")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from reprlib import Repr
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -14,6 +15,11 @@ from pydantic import BaseModel, ValidationError
 
 class AtmcError(Exception):
     """A mistake that the user can mend. Its text is one line: value, rule, remedy."""
+
+    def __init__(self, message: str) -> None:
+        # What a message quotes (a key, another library's complaint) may hold line breaks or lone surrogates.
+        line = " ".join(part.strip() for part in message.splitlines())
+        super().__init__(line.encode(errors="backslashreplace").decode())
 
 
 class SpecError(AtmcError):
@@ -38,13 +44,21 @@ class TrialFailed(AtmcError):
 
 def shown(value: object, limit: int = 60) -> str:
     """`repr(value)` cut to `limit` characters and one line, for use inside a message."""
-    text = repr(value).replace("\n", " ")
+    # Not plain `repr`: a few YAML aliases of aliases would make it gigabytes long.
+    brief = Repr()
+    brief.maxlevel = 4
+    brief.maxlist = brief.maxtuple = brief.maxset = brief.maxdict = brief.maxstring = brief.maxother = 4 * limit
+    brief.maxlong = 5000
+    try:
+        text = brief.repr(value).replace("\n", " ")
+    except Exception:  # an int of more digits than Python prints, or a foreign object's own repr
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """The remedy for an unknown name: the closest known one, or all of them."""
-    close = get_close_matches(word, known, n=1)
+    close = get_close_matches(word, known, n=1) or [name for name in known if word and word in name][:1]
     listing = ", ".join(sorted(known))
     return f"did you mean {close[0]!r}? Known: {listing}" if close else f"known: {listing}"
 
@@ -66,6 +80,8 @@ def explain(error: ValidationError, path: str, model: type[BaseModel]) -> str:
     if fault["type"] == "missing":
         return f"{where}: missing; it must be given"
     message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] in ("model_type", "dict_type"):  # pydantic's own text names our classes
+        message = "must be a mapping; write {key: value, ...}"
     message = message[0].lower() + message[1:]
     return f"{where} = {shown(fault['input'])}: {message}"
 

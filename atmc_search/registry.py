@@ -32,7 +32,9 @@ def resolve(name: str, table: Mapping[str, T], *, path: str) -> T | Any:
     if name in table:
         return table[name]
     if ":" not in name:
-        raise SpecError(f"{path} = {name!r}: unknown name; {did_you_mean(name, list(table))}, or 'package.module:attribute'")
+        raise SpecError(
+            f"{path} = {name!r}: unknown name; {did_you_mean(name, list(table))}, or 'package.module:attribute'"
+        )
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -44,7 +46,9 @@ def resolve(name: str, table: Mapping[str, T], *, path: str) -> T | Any:
     try:
         return getattr(module, attribute)
     except AttributeError:
-        raise SpecError(f"{path} = {name!r}: {module_name!r} has no attribute {attribute!r}; check the spelling") from None
+        raise SpecError(
+            f"{path} = {name!r}: {module_name!r} has no attribute {attribute!r}; check the spelling"
+        ) from None
 
 
 def validated(model: type[M], values: Mapping[str, Any], *, path: str) -> M:

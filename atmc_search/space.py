@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from atmc_search.errors import SpecError, shown
 
-Scalar: TypeAlias = None | bool | int | float | str
+Scalar: TypeAlias = bool | int | float | str | None
 Config: TypeAlias = dict[str, Any]
 """One trial's sampled values by dotted path."""
 
@@ -61,9 +61,10 @@ def centre(distribution: BaseDistribution) -> Scalar:
         case IntDistribution(low=low, high=high):
             return (low + high) // 2
         case FloatDistribution(low=low, high=high, log=True):
-            return math.sqrt(low * high)
+            # Not sqrt(low * high), which underflows; rounding must not lead out of the range.
+            return min(max(math.sqrt(low) * math.sqrt(high), low), high)
         case FloatDistribution(low=low, high=high):
-            return (low + high) / 2
+            return low / 2 + high / 2
     raise AssertionError(f"no centre for {distribution}")
 
 
@@ -97,7 +98,7 @@ def _distribution(kind: str, argument: object, where: str) -> BaseDistribution:
     if len(argument) != 2:
         raise SpecError(f"{where} = {shown(argument)}: must be [low, high]; give two numbers")
     for bound in argument:
-        if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or not _finite(bound):
             raise SpecError(f"{where} = {shown(argument)}: bounds must be finite numbers; {shown(bound)} is not")
         if kind == "int_uniform" and not isinstance(bound, int):
             raise SpecError(f"{where} = {shown(argument)}: bounds must be whole numbers; {shown(bound)} is not")
@@ -119,9 +120,19 @@ def _choice(argument: list[Any], where: str) -> BaseDistribution:
         raise SpecError(f"{where} = []: nothing to choose from; list at least one value")
     for value in argument:
         if not isinstance(value, None | bool | int | float | str):
-            raise SpecError(f"{where}: {shown(value)} is no scalar; a choice is between numbers, words, true/false, null")
+            raise SpecError(
+                f"{where}: {shown(value)} is no scalar; a choice is between numbers, words, true/false, null"
+            )
         if isinstance(value, float) and not math.isfinite(value):
             raise SpecError(f"{where}: {value} is not finite; a choice is between finite values")
-    if len({(type(value), value) for value in argument}) < len(argument):
+    # 1, 1.0 and true are equal, to Optuna too: it would record one for the other.
+    if len(set(argument)) < len(argument):
         raise SpecError(f"{where} = {shown(argument)}: a value stands twice; list each once")
     return CategoricalDistribution(argument)
+
+
+def _finite(number: int | float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an int beyond the largest float
+        return False

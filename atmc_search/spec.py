@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -145,7 +146,7 @@ class SearchSpec(_Section):
     trials: int = Field(ge=1, description="trials in all, failed ones counted")
     sampler: SamplerSpec = SamplerSpec()
     scheduler: SchedulerSpec = SchedulerSpec()
-    seed: int = Field(0, ge=0, description="seed of the sampler")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of the sampler")
 
 
 class ResourcesSpec(_Section):
@@ -210,6 +211,7 @@ class StudySpec(_Section):
     @model_validator(mode="after")
     def _template(self) -> StudySpec:
         # A SpecError passes through pydantic unwrapped: it names its own path.
+        _check_plain(self.trial)
         for _, config in space.corners(self.space):
             self.fill(config)
         return self
@@ -231,6 +233,39 @@ class StudySpec(_Section):
         return fingerprint(document)
 
 
+_MAX_DEPTH = 32
+_MAX_VALUES = 10_000
+
+
+def _check_plain(trial: Mapping[str, Any]) -> None:
+    """That a template is what YAML and JSON both can say, so that it is written, hashed and read back the same."""
+    queue: list[tuple[str, object, int]] = [("trial", trial, 0)]
+    for where, value, depth in queue:  # grows while it is walked
+        if depth > _MAX_DEPTH or len(queue) > _MAX_VALUES:
+            raise SpecError(f"{where} = {shown(value)}: nested too deeply or too long; a spec is short and flat")
+        match value:
+            case None | bool() | str():
+                pass
+            case int():
+                if not -(2**63) <= value < 2**63:
+                    raise SpecError(f"{where} = {shown(value)}: is beyond 64 bits; use a smaller number")
+            case float():
+                if not math.isfinite(value):
+                    raise SpecError(f"{where} = {value}: must be a finite number; leave it out or give a number")
+            case list():
+                queue += [(f"{where}.{position}", item, depth + 1) for position, item in enumerate(value)]
+            case dict():
+                for key, item in value.items():
+                    if not isinstance(key, str):
+                        raise SpecError(f"{where}: key {shown(key)} is not a word; quote it")
+                    queue.append((f"{where}.{key}", item, depth + 1))
+            case _:
+                raise SpecError(
+                    f"{where} = {shown(value)}: a {type(value).__name__} is no plain value; use numbers, words, "
+                    "true/false, null, lists and mappings (quote dates)"
+                )
+
+
 def fingerprint(document: object) -> str:
     """The first 12 hex digits of the SHA-256 of `document` as canonical JSON."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
@@ -241,9 +276,14 @@ class _Loader(yaml.SafeLoader):
     """YAML's safe loader, which also reads 1e-3 as a number and refuses a key that stands twice."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$"), list("-+.0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """YAML's safe dumper, which quotes the word '1e-3' because `_Loader` would read it as a number."""
+
+
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$"), list("-+.0123456789")
+    )
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -271,8 +311,8 @@ def parse_yaml(text: str, origin: str) -> Any:
         SpecError: not YAML; the message has the line.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        return yaml.load(text, Loader=_Loader)
+    except Exception as error:  # a YAMLError, or whatever PyYAML's constructors stumble over (`!!int ""`: IndexError)
         mark = getattr(error, "problem_mark", None)
         where = f"{origin}:{mark.line + 1}" if mark else origin
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
@@ -326,7 +366,10 @@ def _set(document: Any, dotted: str, value: Any) -> None:
     for part in parents:
         if not isinstance(here, dict):
             break
-        here = here.setdefault(part, {})
+        child = here.get(part, {})
+        # Copied: a YAML alias makes one dict stand in two places, and only this place is meant.
+        here[part] = dict(child) if isinstance(child, dict) else child
+        here = here[part]
     if not isinstance(here, dict):
         raise SpecError(f"{dotted}: does not lead into a section of the spec; write e.g. trial.compress.bits")
     here[leaf] = value
@@ -334,4 +377,4 @@ def _set(document: Any, dotted: str, value: Any) -> None:
 
 def dump_yaml(spec: StudySpec) -> str:
     """The spec as YAML that `load_study` reads back to an equal one."""
-    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(spec.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -127,7 +127,9 @@ def unpack(data: bytes, *, allow_custom_models: bool = False) -> nn.Module:
 
 def _open(data: bytes) -> tuple[dict[str, Any], Reader]:
     if data[:4] != MAGIC:
-        raise ArtifactError(f"not an artifact: starts with {shown(data[:4])}, not {MAGIC!r}; give a file that a run made")
+        raise ArtifactError(
+            f"not an artifact: starts with {shown(data[:4])}, not {MAGIC!r}; give a file that a run made"
+        )
     if len(data) < 9:
         raise ArtifactError(f"artifact ends early, after {len(data)} bytes; get it again")
     if data[4] != VERSION:

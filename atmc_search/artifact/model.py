@@ -22,7 +22,9 @@ class Architecture:
     input_shape: tuple[int, int, int]
     classes: int
 
-    def build(self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None, seed: int = 0) -> nn.Module:
+    def build(
+        self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None, seed: int = 0
+    ) -> nn.Module:
         """The model on [0, 1] images with fresh weights; normalisation defaults to the identity."""
         channels = self.input_shape[0]
         return build_model(

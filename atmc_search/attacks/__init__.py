@@ -6,24 +6,42 @@ the rest of the product runs an attack: it sets the model to eval mode, computes
 what comes back to the threat model, whatever the attack did.
 """
 
+from inspect import isabstract
+
 from atmc_search.attacks.base import Attack, frozen_weights, perturb
 from atmc_search.attacks.fgsm import FGSM
 from atmc_search.attacks.pgd import PGD
 from atmc_search.attacks.threat import clip, distance, random_start
+from atmc_search.errors import SpecError, shown
 from atmc_search.registry import resolve, validated
 from atmc_search.spec import Component
 
 ATTACKS: dict[str, type[Attack]] = {"fgsm": FGSM, "pgd": PGD}
 
-__all__ = ["ATTACKS", "FGSM", "PGD", "Attack", "build_attack", "clip", "distance", "frozen_weights", "perturb", "random_start"]
+__all__ = [
+    "ATTACKS",
+    "FGSM",
+    "PGD",
+    "Attack",
+    "build_attack",
+    "clip",
+    "distance",
+    "frozen_weights",
+    "perturb",
+    "random_start",
+]
 
 
 def build_attack(component: Component, *, path: str) -> Attack:
     """The attack that a spec names at `path`.
 
     Raises:
-        SpecError: unknown name, unknown or impossible setting.
+        SpecError: unknown name, not an attack, unknown or impossible setting.
     """
     kind = resolve(component.name, ATTACKS, path=f"{path}.name")
+    if not (isinstance(kind, type) and issubclass(kind, Attack)) or isabstract(kind):
+        raise SpecError(
+            f"{path}.name = {shown(component.name)}: is no attack; name a subclass of atmc_search.attacks.Attack"
+        )
     attack: Attack = validated(kind, component.args, path=path)
     return attack

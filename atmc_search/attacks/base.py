@@ -54,8 +54,8 @@ def perturb(
     if threat.eps == 0:
         return x
     with _eval_mode(model), frozen_weights(model):
-        x_adv = attack(model, x, y, threat, generator).detach()
-    return clip(threat, x, x_adv)
+        x_adv = attack(model, x.clone(), y, threat, generator).detach()  # a copy: some attacks write into their input
+    return clip(threat, x, torch.where(x_adv.isfinite(), x_adv, x))
 
 
 @contextmanager

@@ -61,4 +61,5 @@ def _margin(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """True logit minus the best other, shape (n,): below 0 the model is wrong."""
     logits = model(x)
     true = logits.gather(1, y[:, None]).squeeze(1)
-    return true - logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    margin: Tensor = true - logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    return margin

@@ -38,9 +38,7 @@ class Codebook(Constraint[Mapping[str, Tensor]]):
     def init(self, weights: Weights) -> Mapping[str, Tensor]:
         return {}
 
-    def project(
-        self, weights: Weights, state: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
+    def project(self, weights: Weights, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
         """Each entry moved to its tensor's nearest centre; the centres found before are one of the starts."""
         projected, centres = {}, {}
         for name, tensor in weights.items():
@@ -92,6 +90,10 @@ def kmeans_with_zero(
         starts += [_plusplus_start(sums, clusters, rng) for _ in range(_RESTARTS)]
     best = min((sums.lloyd(start) for start in starts), key=sums.cost)
     rounded = np.unique(best.astype(np.float32))
+    if not zero and (rounded == 0).any():
+        # The mean of a cell on both sides of zero; dropped, its values would move to a far centre or vanish. The
+        # value closest to zero at most doubles that cell's cost.
+        rounded = np.unique(np.where(rounded == 0, x[np.argmin(np.abs(x))].astype(np.float32), rounded))
     return rounded[rounded != 0]
 
 
@@ -112,8 +114,8 @@ class _PrefixSums:
     def __init__(self, x: Floats, zero: bool) -> None:
         self.x = x
         self.zero = zero
-        self.first = np.concatenate([[0.0], np.cumsum(x)])
-        self.second = np.concatenate([[0.0], np.cumsum(x * x)])
+        self.first = _sums_from_zero(x, x)
+        self.second = _sums_from_zero(x, x * x)
 
     def intervals(self, centres: Floats) -> tuple[Floats, NDArray[np.int64]]:
         """The grid (centres, and zero if allowed) sorted, and the (len(grid) + 1,) cut positions in x."""
@@ -143,6 +145,12 @@ class _PrefixSums:
                 keep &= grid != 0
             centres = np.diff(self.first[cuts])[keep] / count[keep]
         return centres
+
+
+def _sums_from_zero(x: Floats, terms: Floats) -> Floats:
+    """Prefix sums of `terms`, 0 where x changes sign: beside one huge outlier, small weights keep their digits."""
+    middle = int(np.searchsorted(x, 0.0))
+    return np.concatenate([-np.cumsum(terms[:middle][::-1])[::-1], [0.0], np.cumsum(terms[middle:])])
 
 
 def _companded_start(x: Floats, clusters: int) -> Floats:

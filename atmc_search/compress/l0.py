@@ -24,7 +24,7 @@ class GlobalL0(Constraint[None]):
         """The Euclidean projection: the k largest magnitudes stay, of equal ones those that come first."""
         flat = torch.cat([tensor.reshape(-1) for tensor in weights.values()])
         kept = torch.where(largest(flat.abs(), self.k), flat, flat.new_zeros(()))
-        parts = kept.split([tensor.numel() for tensor in weights.values()])
+        parts = torch.split(kept, [tensor.numel() for tensor in weights.values()])
         return {name: part.view_as(weights[name]) for name, part in zip(weights, parts, strict=True)}, None
 
     def violation(self, weights: Weights) -> float:

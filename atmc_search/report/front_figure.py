@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,6 +20,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
@@ -42,6 +44,8 @@ class Point:
         x, y: its values, in the units of the two columns.
         low, high: ends of the interval of y, None where none was recorded.
         standing: on the front of *all* objectives, dominated, or infeasible (outside the constraints).
+        on_line: whether it is a corner of the panel's staircase. A trial can be on the front for another objective's
+            sake and lie below the line in this panel.
     """
 
     trial: int
@@ -50,6 +54,7 @@ class Point:
     low: float | None
     high: float | None
     standing: Standing
+    on_line: bool
 
 
 @dataclass(frozen=True)
@@ -152,13 +157,13 @@ def front_data(
     for name, direction in objectives.items():
         if name == x_name:
             continue
-        y = _numbers(measured, name)
+        staircase = _staircase(x[counts], _numbers(measured, name)[counts], x_direction, direction)
         panels.append(
             Panel(
-                column=column_named(name, columns),
+                column=column_named(name, (*columns, *STUDY_COLUMNS)),
                 direction=direction,
-                points=_points(measured, x, name, standings),
-                staircase=_staircase(x[counts], y[counts], x_direction, direction),
+                points=_points(measured, x, name, standings, staircase),
+                staircase=staircase,
                 dense=_baseline(measured, x_name, name, direction),
             )
         )
@@ -189,11 +194,24 @@ def _feasible(trials: pd.DataFrame, constraints: Mapping[str, BoundSpec]) -> NDA
 
 
 def _points(
-    trials: pd.DataFrame, x: NDArray[np.float64], name: str, standings: Sequence[Standing]
+    trials: pd.DataFrame,
+    x: NDArray[np.float64],
+    name: str,
+    standings: Sequence[Standing],
+    staircase: Sequence[tuple[float, float]],
 ) -> tuple[Point, ...]:
     y, low, high = (_numbers(trials, name + end) for end in ("", "_low", "_high"))
+    corners = set(staircase)
     points = [
-        Point(int(trial), float(x[i]), float(y[i]), _or_none(low[i]), _or_none(high[i]), standings[i])
+        Point(
+            trial=int(trial),
+            x=float(x[i]),
+            y=float(y[i]),
+            low=_or_none(low[i]),
+            high=_or_none(high[i]),
+            standing=standings[i],
+            on_line=standings[i] != "infeasible" and (x[i], y[i]) in corners,
+        )
         for i, trial in enumerate(trials["trial"] if len(trials) else ())
         if math.isfinite(x[i]) and math.isfinite(y[i])
     ]
@@ -283,7 +301,7 @@ def _figure(data: FrontData) -> Figure:
     across = n if n <= 3 else 2
     down = math.ceil(n / across)
     left, right, between = 0.75, 0.3, 0.8
-    top, bottom, panel_top, panel_bottom = 0.85, 0.6, 0.62, 0.62
+    top, bottom, panel_top, panel_bottom = 0.85, (0.4 if n > 1 else 0.75), 0.62, 0.62
     panel_width, panel_height = (5.0 if n > 1 else 6.8), 3.3
     width = left + across * panel_width + (across - 1) * between + right
     height = top + down * (panel_top + panel_height + panel_bottom) + bottom
@@ -309,7 +327,7 @@ def _figure(data: FrontData) -> Figure:
             list(legend.values()),
             list(legend),
             loc="lower left",
-            bbox_to_anchor=(0.25 / width, 0.12 / height),
+            bbox_to_anchor=(0.25 / width, 0.16 / height),
             ncols=len(legend) if n > 1 else 2,
             frameon=False,
             fontsize=9.5,
@@ -384,9 +402,8 @@ def _draw_panel(axes: Axes, panel: Panel, data: FrontData, x_limits: tuple[float
         x, y = zip(*panel.staircase, (edge, panel.staircase[-1][1]), strict=True)
         floor = y_low if panel.direction == "max" else y_high
         axes.fill_between(*_steps(x, y), floor, color=_FRONT, alpha=0.06, linewidth=0, zorder=1)
-        name = "best so far" if data.x.name == "trial" else f"best within a {label(data.x)}"
-        (legend_line,) = axes.plot(*_steps(x, y), color=_FRONT, linewidth=1.6, alpha=0.75, zorder=3)
-        legend[name] = legend_line
+        (line,) = axes.plot(*_steps(x, y), color=_FRONT, linewidth=1.5, alpha=0.55, zorder=3)
+        legend[_line_name(data)] = line
     if front:
         shown = [p for p in front if p.low is not None and p.high is not None]
         axes.vlines(
@@ -394,13 +411,25 @@ def _draw_panel(axes: Axes, panel: Panel, data: FrontData, x_limits: tuple[float
             [p.low for p in shown if p.low is not None],
             [p.high for p in shown if p.high is not None],
             color=_FRONT,
-            linewidth=1.1,
-            alpha=0.6,
+            linewidth=1.3,
+            alpha=0.85,
             zorder=4,
         )
-        legend["on the front"] = axes.scatter(
-            [p.x for p in front], [p.y for p in front], s=42, color=_FRONT, edgecolor="white", linewidth=0.9, zorder=6
-        )
+    kinds = {
+        "on the front": ([p for p in front if p.on_line], _FRONT),
+        "on the front, for another objective": ([p for p in front if not p.on_line], "white"),
+    }
+    for kind, (points, fill) in kinds.items():
+        if points:
+            legend[kind] = axes.scatter(
+                [p.x for p in points],
+                [p.y for p in points],
+                s=32,
+                color=fill,
+                edgecolor=_FRONT,
+                linewidth=1.3,
+                zorder=6,
+            )
     if points := by_standing["dominated"]:
         legend["dominated"] = axes.scatter(
             [p.x for p in points], [p.y for p in points], s=22, color=_OTHER, alpha=0.85, linewidth=0, zorder=2
@@ -409,31 +438,42 @@ def _draw_panel(axes: Axes, panel: Panel, data: FrontData, x_limits: tuple[float
         legend["outside the constraints"] = axes.scatter(
             [p.x for p in points], [p.y for p in points], s=20, marker="x", color=_OTHER, linewidth=1.1, zorder=2
         )
-    obstacles: list[Artist] = []
+    words: Annotation | None = None
     if panel.dense:
         legend["dense start"] = axes.axhline(
             panel.dense.y, color=_DENSE, linewidth=1.4, linestyle=(0, (5, 3)), zorder=2.5
         )
-        obstacles.append(_draw_dense_words(axes, panel, panel.dense, data.x))
+        words = _draw_dense_words(axes, panel, panel.dense, data)
     if not panel.points:
         axes.text(0.5, 0.5, "no trial measured yet", transform=axes.transAxes, ha="center", color=_QUIET, size=11)
     if 0 < len(front) <= _MOST_LABELS:
-        _draw_numbers(axes, panel, obstacles)
+        _draw_numbers(axes, panel, words)
     return legend
 
 
-def _draw_dense_words(axes: Axes, panel: Panel, dense: Baseline, x: Column) -> Artist:
+def _line_name(data: FrontData) -> str:
+    if data.x.name == "trial":
+        return "best so far"
+    return (
+        f"best within a given {label(data.x)}" if data.x_direction == "min" else f"best from a given {label(data.x)} on"
+    )
+
+
+def _draw_dense_words(axes: Axes, panel: Panel, dense: Baseline, data: FrontData) -> Annotation:
+    # At the end where trials do worst, and the line of the dense start has room.
+    x, side = (0.012, "left") if data.x_direction == "min" else (0.988, "right")
     words = f"dense start: {value_text(dense.y, panel.column)}"
-    if dense.x is not None and x.name != "trial":
-        words += f" at {value_text(dense.x, x)}"
+    if dense.x is not None:
+        words += f" ({label(data.x)} {value_text(dense.x, data.x)})"
     if dense.starts > 1:
-        words += f" (best of {dense.starts})"
+        words += f", best of {dense.starts}"
     return axes.annotate(
         words,
-        (0.012, dense.y),
+        (x, dense.y),
         xycoords=axes.get_yaxis_transform(),
         xytext=(0, 4),
         textcoords="offset points",
+        ha=side,
         size=9.5,
         color=_DENSE,
         zorder=7,
@@ -482,12 +522,19 @@ def _log_ticks(low: float, high: float, most: int) -> list[float]:
 _PLACES = ((-5, 5, "right"), (5, -12, "left"), (5, 5, "left"), (-5, -12, "right"), (7, -4, "left"), (-7, -4, "right"))
 
 
-def _draw_numbers(axes: Axes, panel: Panel, obstacles: Iterable[Artist]) -> None:
+def _draw_numbers(axes: Axes, panel: Panel, words: Annotation | None) -> None:
     """Writes trial numbers beside front points, each where it covers nothing; one that finds no place is left out."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     pixel = figure.dpi / 72
-    taken = [artist.get_window_extent() for artist in obstacles]
+    frame = axes.get_window_extent()
+    taken = [words.get_window_extent()] if words else []
+    if panel.dense:
+        y = axes.transData.transform((1, panel.dense.y))[1]
+        taken.append(Bbox.from_extents(frame.x0, y - pixel, frame.x1, y + pixel))
+    line = axes.transData.transform(np.column_stack(_steps(*zip(*panel.staircase, strict=True))))
+    for (x0, y0), (x1, y1) in pairwise(line):
+        taken.append(Bbox.from_extents(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)).padded(0.5 * pixel))
     for point in panel.points:
         x, y = axes.transData.transform((point.x, point.y))
         half = (4.0 if point.standing == "front" else 2.5) * pixel
@@ -495,7 +542,6 @@ def _draw_numbers(axes: Axes, panel: Panel, obstacles: Iterable[Artist]) -> None
         if point.standing == "front" and point.low is not None and point.high is not None:
             ends = axes.transData.transform([(point.x, point.low), (point.x, point.high)])
             taken.append(Bbox.from_extents(x - pixel, ends[0][1], x + pixel, ends[1][1]))
-    frame = axes.get_window_extent()
     for point in panel.points:
         if point.standing != "front":
             continue

@@ -41,18 +41,24 @@ def front_table(
     table.add_column("trial", justify="right", no_wrap=True)
     cells = [[Text(str(number), style="bold") for number in front["trial"]] if len(front) else []]
     for name, direction in objectives.items():
-        # Words, not the name with underscores: a narrow terminal can break the heading between them.
-        table.add_column(Text(f"{name.replace('_', ' ')} {_ARROWS[direction]}"), justify="right")
+        # Objectives never wrap, so that a narrow terminal takes the room from the parameters.
+        heading = "\n".join(name.rsplit("_", 1)).replace("_", " ")
+        table.add_column(Text(f"{heading} {_ARROWS[direction]}"), justify="right", no_wrap=True)
         cells.append(_metric_cells(front, column_named(name, columns)))
     if {"size_bytes", "dense_size_bytes"} <= set(front.columns):
-        table.add_column("smaller than dense", justify="right")
+        table.add_column("smaller\nthan dense", justify="right", no_wrap=True)
         ratios = _numbers(front, "dense_size_bytes") / _numbers(front, "size_bytes")
         cells.append([_cell(f"{significant(ratio)}×" if math.isfinite(ratio) else _NONE) for ratio in ratios])
     for name in params:
         if name in front.columns and (len(front) == 1 or front[name].nunique(dropna=False) > 1):
             numeric = pd.api.types.is_numeric_dtype(front[name]) and not pd.api.types.is_bool_dtype(front[name])
-            table.add_column(Text(name.removeprefix("trial.")), justify="right" if numeric else "left", overflow="fold")
-            cells.append([_cell(_parameter_text(value)) for value in front[name]])
+            table.add_column(
+                Text(".\n".join(name.removeprefix("trial.").rsplit(".", 1))),
+                justify="right" if numeric else "left",
+                overflow="fold",
+                min_width=5,
+            )
+            cells.append([Text(_parameter_text(value)) for value in front[name]])
     for row in zip(*cells, strict=True):
         table.add_row(*row)
     return table
@@ -82,7 +88,7 @@ def _numbers(frame: pd.DataFrame, name: str) -> Any:
 
 def _cell(words: str) -> Text:
     # Text, not str: rich would read brackets in a value as markup.
-    return Text(words, no_wrap=True)
+    return Text(words)
 
 
 def _metric_cells(front: pd.DataFrame, column: Column) -> list[Text]:

@@ -86,7 +86,9 @@ ATMC_COLUMNS: tuple[Column, ...] = (
     Column("nnz", "int64", "weights", "non-zeros in all factors together", low=0),
     Column("density", "float64", "share", "nnz / dense_weights", low=0),
     Column("dense_weights", "int64", "weights", "weights of the compressed layers before compression"),
-    Column("paper_bits", "int64", "bits", "sum of nnz x bits, the ATMC paper's size: no positions, no codebooks", low=0),
+    Column(
+        "paper_bits", "int64", "bits", "sum of nnz x bits, the ATMC paper's size: no positions, no codebooks", low=0
+    ),
     Column("entropy_bits", "float64", "bits", "zero-order entropy of all factors' symbols, zeros included", low=0),
     Column("bits_per_tensor", "string", "JSON", "bits of a value in each factor (0: all zero, 32: no codebook)"),
     Column("loss", "float64", "nats", "mean training loss of the epoch on adversarial images"),

@@ -101,8 +101,11 @@ class RunFolder:
                 tables.append(pq.read_table(path))
             except (pa.ArrowException, OSError) as error:
                 reason = str(error).splitlines()[0]
-                raise RunError(f"{path}: not readable as Parquet ({reason}); move it away to go on without it") from None
-        return pa.concat_tables(tables, promote_options="permissive").to_pandas(types_mapper=_nullable)
+                raise RunError(
+                    f"{path}: not readable as Parquet ({reason}); move it away to go on without it"
+                ) from None
+        reports: pd.DataFrame = pa.concat_tables(tables, promote_options="permissive").to_pandas(types_mapper=_nullable)
+        return reports
 
     def write_derived(self, reports: pd.DataFrame, spec: StudySpec, columns: Sequence[Column]) -> pd.DataFrame:
         """Derives and writes trials.parquet and front.parquet; returns the trials."""

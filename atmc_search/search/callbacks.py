@@ -20,7 +20,7 @@ from atmc_search.search.scheduler import Rungs
 _DERIVE_EVERY_S = 5.0
 
 
-class Recorder(Callback):  # type: ignore[misc]
+class Recorder(Callback):
     """Writes reports as they arrive, keeps the derived tables fresh, and feeds the progress display."""
 
     def __init__(self, prepared: Prepared, folder: RunFolder, progress: Progress, rungs: Rungs | None) -> None:

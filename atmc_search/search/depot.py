@@ -38,21 +38,21 @@ class Claim:
     """The answer to a trial that needs a start: here it is, make it, wait, or it failed for this reason."""
 
     state: Literal["ready", "make", "wait", "failed"]
-    start: ray.ObjectRef | None = None
+    start: ray.ObjectRef[Any] | None = None
     reason: str = ""
 
 
 class Depot:
     """See the module. Used as a Ray actor; methods return quickly, so that one thread serves all trials."""
 
-    def __init__(self, run: str, data: Mapping[DataSpec, list[ray.ObjectRef]]) -> None:
+    def __init__(self, run: str, data: Mapping[DataSpec, list[ray.ObjectRef[Any]]]) -> None:
         self._folder = RunFolder(run)
         self._data = dict(data)
-        self._starts: dict[str, ray.ObjectRef] = {}
+        self._starts: dict[str, ray.ObjectRef[Any]] = {}
         self._failed: dict[str, str] = {}
         self._making: dict[str, _Making] = {}
 
-    def data(self, spec: DataSpec) -> list[ray.ObjectRef]:
+    def data(self, spec: DataSpec) -> list[ray.ObjectRef[Any]]:
         """A reference (in a list, or Ray would fetch it here) to the splits of a data spec."""
         if spec not in self._data:
             self._data[spec] = [ray.put(load_splits(spec))]
@@ -121,6 +121,6 @@ class Depot:
             self._starts[key] = ray.put(data)
 
 
-def data_references(data: Mapping[DataSpec, Splits]) -> dict[DataSpec, list[ray.ObjectRef]]:
+def data_references(data: Mapping[DataSpec, Splits]) -> dict[DataSpec, list[ray.ObjectRef[Any]]]:
     """Puts every set of splits into the object store."""
     return {spec: [ray.put(splits)] for spec, splits in data.items()}

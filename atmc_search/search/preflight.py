@@ -48,7 +48,9 @@ def prepare(spec: StudySpec) -> Prepared:
     for section, names in (("objectives", list(spec.objectives)), ("constraints", list(spec.constraints))):
         for name in names:
             if name not in metrics:
-                raise SpecError(f"{section}.{name}: not a metric of task {spec.task!r}; {did_you_mean(name, list(metrics))}")
+                raise SpecError(
+                    f"{section}.{name}: not a metric of task {spec.task!r}; {did_you_mean(name, list(metrics))}"
+                )
     data: dict[DataSpec, Splits] = {}
     least: dict[str, float] = {}
     checked: set[TrialSpec] = set()
@@ -68,10 +70,13 @@ def prepare(spec: StudySpec) -> Prepared:
     for name, bound in spec.constraints.items():
         lowest = max(metrics[name].low, least.get(name, -math.inf))
         if bound.max is not None and bound.max < lowest:
-            raise SpecError(f"constraints.{name}.max = {bound.max:g}: impossible, the least it can be is {lowest:g}; raise it")
+            raise SpecError(
+                f"constraints.{name}.max = {bound.max:g}: impossible, the least it can be is {lowest:g}; raise it"
+            )
         if bound.min is not None and bound.min > metrics[name].high:
             raise SpecError(
-                f"constraints.{name}.min = {bound.min:g}: impossible, the most it can be is {metrics[name].high:g}; lower it"
+                f"constraints.{name}.min = {bound.min:g}: impossible, the most it can be is {metrics[name].high:g}; "
+                "lower it"
             )
     columns = (*STUDY_COLUMNS, *task.columns, *parameter_columns(spec.space))
     centre = spec.fill(next(space.corners(spec.space))[1])

@@ -34,12 +34,12 @@ class Progress:
         self._console = console
         self._starts = starts
         self._rows: dict[int, dict[str, Any]] = {}
-        self._earlier = 0
         self._front = pd.DataFrame()
         self._hypervolume: float | None = None
         self._began = time.monotonic()
+        self._paced_from: tuple[float, int] | None = None
         self._refreshed = 0.0
-        self._announced: set[tuple[Any, ...]] = set()
+        self._announced: set[str] = set()
         self._live = (
             Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
             if console.is_terminal
@@ -56,16 +56,17 @@ class Progress:
             self._live.stop()
 
     def earlier(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Takes in trials that an earlier run finished; they count as done but not for the pace."""
+        """Takes in trials that an earlier run finished; they count as done."""
         for row in rows:
             self._rows[int(row["trial"])] = dict(row)
-        self._earlier = len(rows)
         self._update_front()
 
     def report(self, row: Mapping[str, Any]) -> None:
         """Takes in a report."""
         self._rows[int(row["trial"])] = dict(row)
         if row["state"] != "running":
+            # The pace is taken from the first finish on: before it lie the dense start and the workers' own start.
+            self._paced_from = self._paced_from or (time.monotonic(), self._finished())
             self._update_front()
             if self._live is None:
                 self._console.print(self._line(row), highlight=False, soft_wrap=True, markup=False)
@@ -81,7 +82,7 @@ class Progress:
         elif not self._front.size:
             for text in self._start_lines():
                 if text not in self._announced:
-                    self._announced.add((text,))
+                    self._announced.add(text)
                     self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     @property
@@ -96,11 +97,13 @@ class Progress:
         return sum(count for state, count in self._counts().items() if state != "running")
 
     def _time_left(self) -> float | None:
-        done_here = self._finished() - self._earlier
-        if done_here <= 0:
+        if self._paced_from is None:
             return None
-        left = self._prepared.spec.search.trials - self._finished()
-        return (time.monotonic() - self._began) / done_here * max(0, left)
+        since, finished = self._paced_from
+        if self._finished() <= finished:
+            return None
+        pace = (time.monotonic() - since) / (self._finished() - finished)
+        return pace * max(0, self._prepared.spec.search.trials - self._finished())
 
     def _update_front(self) -> None:
         spec = self._prepared.spec
@@ -150,7 +153,9 @@ class Progress:
         if running:
             table = Table.grid(padding=(0, 2))
             for row in running[:8]:
-                table.add_row(f"trial {row['trial']}", f"epoch {row['epoch']}/{row['epochs']}", f"loss {row['loss']:.3f}")
+                table.add_row(
+                    f"trial {row['trial']}", f"epoch {row['epoch']}/{row['epochs']}", f"loss {row['loss']:.3f}"
+                )
             parts.append(table)
         if self._front.size:
             parts.append(front_table(self._front.head(_FRONT_ROWS), spec.objectives, list(spec.space)))

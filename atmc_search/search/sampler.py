@@ -33,7 +33,8 @@ class OptunaSearcher(Searcher):
         self._spec = spec
         self._space = spec.space
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        directions = ["minimize" if d == "min" else "maximize" for d in spec.objectives.values()]
+        minimize, maximize = optuna.study.StudyDirection.MINIMIZE, optuna.study.StudyDirection.MAXIMIZE
+        directions = [minimize if d == "min" else maximize for d in spec.objectives.values()]
         self.study = optuna.create_study(sampler=make_sampler(spec.search), directions=directions)
         self._running: dict[str, optuna.Trial] = {}
         self._again: deque[tuple[int, Config]] = deque()
@@ -90,8 +91,8 @@ class OptunaSearcher(Searcher):
         return self.study.ask(self._space)
 
     def _tell(self, trial: optuna.Trial, state: str, metrics: Mapping[str, Any]) -> None:
-        values = [_number(metrics.get(name)) for name in self._spec.objectives]
-        bounded = {name: _number(metrics.get(name)) for name in self._spec.constraints}
+        values = [number_of(metrics.get(name)) for name in self._spec.objectives]
+        bounded = {name: number_of(metrics.get(name)) for name in self._spec.constraints}
         finite = all(math.isfinite(value) for value in [*values, *bounded.values()])
         if state == "failed" or not finite:
             self.study.tell(trial, state=TrialState.FAIL)
@@ -122,7 +123,7 @@ def make_sampler(search: SearchSpec) -> optuna.samplers.BaseSampler:
         return optuna.samplers.RandomSampler(seed=search.seed)
 
 
-def _number(value: Any) -> float:
+def number_of(value: Any) -> float:
     """`value` as a float; NaN for whatever is none (None, pandas' NA)."""
     try:
         return float(value)

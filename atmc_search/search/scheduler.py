@@ -6,6 +6,7 @@ Asynchronous successive halving (Li et al., arXiv 1810.05934) with the multi-obj
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from atmc_search.pareto import rank
-from atmc_search.search.sampler import TRIAL_NUMBER
+from atmc_search.search.sampler import TRIAL_NUMBER, number_of
 from atmc_search.spec import SchedulerSpec, StudySpec
 
 
@@ -42,10 +43,9 @@ class Rungs:
         A report counts for the highest rung that it has reached and was not yet recorded at; reports that did not
         measure the objectives count for none.
         """
-        values = [metrics.get(name) for name in self._signs]
-        if any(value is None or value != value for value in values):
+        vector = [sign * number_of(metrics.get(name)) for name, sign in self._signs.items()]
+        if not all(math.isfinite(value) for value in vector):
             return True
-        vector = [sign * float(value) for sign, value in zip(self._signs.values(), values, strict=True)]  # type: ignore[arg-type]
         for level in reversed(self.levels(epochs)):
             if level <= epoch:
                 rung = self._recorded.setdefault(level, {})
@@ -60,7 +60,7 @@ class Rungs:
         return True
 
 
-class MultiObjectiveAsha(FIFOScheduler):  # type: ignore[misc]
+class MultiObjectiveAsha(FIFOScheduler):
     """Stops what `Rungs` sorts out."""
 
     def __init__(self, rungs: Rungs) -> None:

@@ -116,9 +116,7 @@ def _fit(
     )
     tuner = tune.Tuner(
         trainable,
-        tune_config=tune.TuneConfig(
-            search_alg=searcher, scheduler=scheduler, num_samples=samples, reuse_actors=True
-        ),
+        tune_config=tune.TuneConfig(search_alg=searcher, scheduler=scheduler, num_samples=samples, reuse_actors=True),
         run_config=tune.RunConfig(
             name=spec.name,
             storage_path=scratch,  # Tune's own state is not used: reports are what a study goes on from
@@ -160,6 +158,7 @@ def _rows(frame: pd.DataFrame) -> Sequence[Mapping[str, Any]]:
 @contextmanager
 def _ray(spec: StudySpec, address: str, cpus: int | None) -> Iterator[None]:
     """Ray up, quiet, and checked for the resources that one trial needs; down again if it was started here."""
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output engine prints a line even when told to be quiet
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1000000000"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

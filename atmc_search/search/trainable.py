@@ -32,8 +32,11 @@ class TrialTrainable(tune.Trainable):
     is a report like any other.
     """
 
-    def setup(self, config: dict[str, Any], *, spec: StudySpec, depot: Any) -> None:
+    def setup(  # type: ignore[override]  # what tune.with_parameters adds comes as keywords
+        self, config: dict[str, Any], *, spec: StudySpec, depot: Any
+    ) -> None:
         self._study = spec
+        self._task: Task | None = None
         self._depot = depot
         self._data: dict[DataSpec, Splits] = {}
         self._starts: dict[str, Start] = {}
@@ -68,7 +71,7 @@ class TrialTrainable(tune.Trainable):
         number = config[TRIAL_NUMBER]
         spec = self._study.fill(config)
         self._spec: TrialSpec = spec.model_copy(update={"seed": spec.seed + number})
-        self._task: Task | None = None
+        self._task = None
         self._facts: dict[str, Any] = {
             "seed": self._spec.seed,
             "epoch": 0,
@@ -131,6 +134,8 @@ class TrialTrainable(tune.Trainable):
             )
             ray.get(self._depot.put_start.remote(key, tensors_to_bytes(start.tensors, start.facts)))
         except Exception as error:
-            reason = " ".join(str(error).split()) if isinstance(error, AtmcError) else f"{type(error).__name__}: {error}"
+            reason = (
+                " ".join(str(error).split()) if isinstance(error, AtmcError) else f"{type(error).__name__}: {error}"
+            )
             ray.get(self._depot.fail_start.remote(key, reason[:500]))
             raise

@@ -78,7 +78,8 @@ class AtmcTask(Task):
         if _budget(spec, weights) < len(layers):
             raise SpecError(
                 f"trial.compress.keep = {spec.compress.keep:g}: the budget is impossible, {_budget(spec, weights)} "
-                f"non-zeros for {len(layers)} layers of {weights} weights; raise it to {len(layers) / weights:.2g} or more"
+                f"non-zeros for {len(layers)} layers of {weights} weights; "
+                f"raise it to {len(layers) / weights:.2g} or more"
             )
 
     @classmethod
@@ -152,7 +153,9 @@ class AtmcTask(Task):
                 constrained=self._constrained,
             )
             if not all_finite(dict(self._model.named_parameters())):
-                raise TrialFailed(f"diverged: weights are not finite after epoch {self.epoch + 1}; lower trial.train.lr")
+                raise TrialFailed(
+                    f"diverged: weights are not finite after epoch {self.epoch + 1}; lower trial.train.lr"
+                )
         self.epoch += 1
         metrics: dict[str, Any] = {"loss": stats.loss, "adversarial_train_accuracy": stats.adversarial_accuracy}
         if self.done or self.epoch % self.spec.evaluate.every == 0:
@@ -263,4 +266,4 @@ def _budget(spec: TrialSpec, dense_weights: int) -> int:
 
 
 def _dense_bytes(model: nn.Module) -> int:
-    return 4 * sum(t.numel() for name, t in model.state_dict().items() if not name.endswith("num_batches_tracked"))
+    return 4 * sum(int(t.numel()) for name, t in model.state_dict().items() if not name.endswith("num_batches_tracked"))

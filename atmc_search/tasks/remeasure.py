@@ -50,7 +50,9 @@ def remeasure(
         try:
             data = (folder.path / row["artifact"]).read_bytes()
         except (OSError, TypeError):
-            raise RunError(f"{folder.path}: the artifact of trial {row['trial']} is missing; run the study again") from None
+            raise RunError(
+                f"{folder.path}: the artifact of trial {row['trial']} is missing; run the study again"
+            ) from None
         figures = measure(
             unpack(data, allow_custom_models=True).to(device),
             DeviceData(splits.validation if split == "validation" else splits.test, device),

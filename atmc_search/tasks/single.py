@@ -52,4 +52,6 @@ def run_trial(study: StudySpec, *, device: str, tell: Callable[[str], None]) -> 
 
 
 def _line(row: Any) -> str:
-    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value:,}" for name, value in row.items())
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value:,}" for name, value in row.items()
+    )

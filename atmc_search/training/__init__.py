@@ -2,16 +2,24 @@
 
 from atmc_search.training.admm import AdmmState, add_penalty, admm_start, admm_update
 from atmc_search.training.checkpoint import load_tensors, save_tensors, tensors_from_bytes, tensors_to_bytes
-from atmc_search.training.loop import Constrained, EpochStats, all_finite, learning_rate, make_optimizer, seeded, train_epoch
+from atmc_search.training.loop import (
+    Constrained,
+    EpochStats,
+    all_finite,
+    learning_rate,
+    make_optimizer,
+    seeded,
+    train_epoch,
+)
 
 __all__ = [
     "AdmmState",
     "Constrained",
     "EpochStats",
     "add_penalty",
-    "all_finite",
     "admm_start",
     "admm_update",
+    "all_finite",
     "learning_rate",
     "load_tensors",
     "make_optimizer",

@@ -1,8 +1,8 @@
 """ADMM with a quantised copy and scaled duals ([P] sect. 3.3; METHOD 1).
 
-    minimise f(θ) subject to θ = θ', θ' ∈ codebook:
-    θ  ← descent on f(θ) + ρ/2 ‖θ − θ' + u‖²,  then the ℓ0 projection (every step; training/loop.py)
-    θ' ← Π_codebook(θ + u),  u ← u + θ − θ'    (every `dual_every` steps; here)
+minimise f(θ) subject to θ = θ', θ' ∈ codebook:
+θ  ← descent on f(θ) + ρ/2 ‖θ − θ' + u‖²,  then the ℓ0 projection (every step; training/loop.py)
+θ' ← Π_codebook(θ + u),  u ← u + θ − θ'    (every `dual_every` steps; here)
 """
 
 from __future__ import annotations

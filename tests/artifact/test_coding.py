@@ -64,7 +64,9 @@ CASES: dict[str, Values] = {
     "gaps of 255 in a row": scattered(2561, list(range(0, 2561, 256)), 1.0),
     "one distinct value": scattered(5000, some(0.3, 5000), -0.3),
     "one distinct value everywhere": np.full(777, 0.25, np.float32),
-    **{f"{n} distinct values": np.resize(np.arange(1, n + 1) / 512, 3 * n).astype(np.float32) for n in (2, 3, 255, 256)},
+    **{
+        f"{n} distinct values": np.resize(np.arange(1, n + 1) / 512, 3 * n).astype(np.float32) for n in (2, 3, 255, 256)
+    },
     "257 distinct values": np.resize(np.arange(1, 258) / 512, 900).astype(np.float32),
     "256 values of full precision": scattered(9000, some(0.1, 9000)[:256], RNG.normal(size=256)),
     "fp16 exact": np.array([0.5, -65504, 2.0**-24, 2.0**-14], np.float32),

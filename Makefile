@@ -1,0 +1,39 @@
+# make demo   set everything up and run the main job on real data
+# make test   set everything up and run the tests
+# make lint   formatting, types, import contract
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test lint clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/installed
+	@$(BIN)/atmc-search run search_spaces/digits_quickstart.yaml
+	@echo
+	@echo "Next: $(BIN)/atmc-search choose runs/digits-quickstart --max size_bytes=2500 --best robust_accuracy"
+	@echo "      $(BIN)/atmc-search verify runs/digits-quickstart     (test images, which the search has not seen)"
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python %d.%d is too old; 3.11 or later is needed (make PYTHON=python3.12)" % sys.version_info[:2])'
+	@echo "Setting up $(VENV): about two minutes and 6 GB, most of it PyTorch"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs
