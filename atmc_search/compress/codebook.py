@@ -94,7 +94,8 @@ def kmeans_with_zero(
         # The mean of a cell on both sides of zero; dropped, its values would move to a far centre or vanish. The
         # value closest to zero at most doubles that cell's cost.
         rounded = np.unique(np.where(rounded == 0, x[np.argmin(np.abs(x))].astype(np.float32), rounded))
-    return rounded[rounded != 0]
+    centres: NDArray[np.float32] = rounded[rounded != 0]
+    return centres
 
 
 def nearest(values: NDArray[np.float32], centres: NDArray[np.float32], *, zero: bool = True) -> NDArray[np.float32]:
@@ -157,7 +158,8 @@ def _companded_start(x: Floats, clusters: int) -> Floats:
     """Centres spaced evenly under density^(1/3), the high-resolution optimum (Panter and Dite, 1951)."""
     counts, edges = np.histogram(x, bins=min(2048, 8 * clusters + 64))
     mass = np.concatenate([[0.0], np.cumsum(np.cbrt(counts))])
-    return np.interp((np.arange(clusters) + 0.5) / clusters * mass[-1], mass, edges)
+    spaced: Floats = np.interp((np.arange(clusters) + 0.5) / clusters * mass[-1], mass, edges)
+    return spaced
 
 
 def _plusplus_start(sums: _PrefixSums, clusters: int, rng: np.random.Generator) -> Floats:
