@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -438,53 +438,56 @@ def _draw_panel(axes: Axes, panel: Panel, data: FrontData, x_limits: tuple[float
         legend["outside the constraints"] = axes.scatter(
             [p.x for p in points], [p.y for p in points], s=20, marker="x", color=_OTHER, linewidth=1.1, zorder=2
         )
-    words: Annotation | None = None
+    taken = _obstacles(axes, panel)
     if panel.dense:
         legend["dense start"] = axes.axhline(
             panel.dense.y, color=_DENSE, linewidth=1.4, linestyle=(0, (5, 3)), zorder=2.5
         )
-        words = _draw_dense_words(axes, panel, panel.dense, data)
+        _draw_dense_words(axes, panel, panel.dense, data, taken)
     if not panel.points:
+        axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no trial measured yet", transform=axes.transAxes, ha="center", color=_QUIET, size=11)
-    if 0 < len(front) <= _MOST_LABELS:
-        _draw_numbers(axes, panel, words)
+    if len(front) <= _MOST_LABELS:
+        for point in front:
+            _draw_number(axes, point, taken)
     return legend
 
 
 def _line_name(data: FrontData) -> str:
     if data.x.name == "trial":
         return "best so far"
-    return (
-        f"best within a given {label(data.x)}" if data.x_direction == "min" else f"best from a given {label(data.x)} on"
-    )
+    kept = "within" if data.x_direction == "min" else "beyond"
+    return f"best {kept} a given {label(data.x)}"
 
 
-def _draw_dense_words(axes: Axes, panel: Panel, dense: Baseline, data: FrontData) -> Annotation:
-    # At the end where trials do worst, and the line of the dense start has room.
-    x, side = (0.012, "left") if data.x_direction == "min" else (0.988, "right")
+def _draw_dense_words(axes: Axes, panel: Panel, dense: Baseline, data: FrontData, taken: list[Bbox]) -> None:
+    """Writes what the dashed line is, at an end of it, above or below; `taken` grows by the place."""
     words = f"dense start: {value_text(dense.y, panel.column)}"
     if dense.x is not None:
         words += f" ({label(data.x)} {value_text(dense.x, data.x)})"
     if dense.starts > 1:
         words += f", best of {dense.starts}"
-    return axes.annotate(
-        words,
-        (x, dense.y),
-        xycoords=axes.get_yaxis_transform(),
-        xytext=(0, 4),
-        textcoords="offset points",
-        ha=side,
-        size=9.5,
-        color=_DENSE,
-        zorder=7,
-        bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.75, "linewidth": 0},
-    )
+    notes = [
+        axes.annotate(
+            words,
+            (x, dense.y),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(0, rise),
+            textcoords="offset points",
+            ha="left" if x < 0.5 else "right",
+            size=9.5,
+            color=_DENSE,
+            zorder=7,
+        )
+        for rise in (4, -12)
+        for x in (0.012, 0.988)
+    ]
+    _keep_one(axes, notes, taken, otherwise=notes[0])
+    frame, y = axes.get_window_extent(), axes.transData.transform((axes.get_xlim()[0], dense.y))[1]
+    taken.append(Bbox.from_extents(frame.x0, y - 1, frame.x1, y + 1))
 
 
-_T = TypeVar("_T")
-
-
-def _steps(x: Sequence[_T], y: Sequence[_T]) -> tuple[list[_T], list[_T]]:
+def _steps(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
     """The corners of a line that keeps its y up to the next x."""
     return [x[0], *(v for v in x[1:] for _ in (0, 1))], [*(v for v in y[:-1] for _ in (0, 1)), y[-1]]
 
@@ -522,43 +525,56 @@ def _log_ticks(low: float, high: float, most: int) -> list[float]:
 _PLACES = ((-5, 5, "right"), (5, -12, "left"), (5, 5, "left"), (-5, -12, "right"), (7, -4, "left"), (-7, -4, "right"))
 
 
-def _draw_numbers(axes: Axes, panel: Panel, words: Annotation | None) -> None:
-    """Writes trial numbers beside front points, each where it covers nothing; one that finds no place is left out."""
+def _draw_number(axes: Axes, point: Point, taken: list[Bbox]) -> None:
+    """Writes a front point's trial number beside it, or nothing where every place would cover something."""
+    notes = [
+        axes.annotate(
+            str(point.trial),
+            (point.x, point.y),
+            xytext=(right, up),
+            textcoords="offset points",
+            ha=side,
+            size=9,
+            color=_FRONT,
+            zorder=7,
+        )
+        for right, up, side in _PLACES
+    ]
+    _keep_one(axes, notes, taken, otherwise=None)
+
+
+def _keep_one(axes: Axes, notes: Sequence[Annotation], taken: list[Bbox], *, otherwise: Annotation | None) -> None:
+    """Keeps the first note that lies inside the panel and covers nothing taken, and takes its place too."""
+    frame = axes.get_window_extent()
+    kept = otherwise
+    for note in notes:
+        box = note.get_window_extent()
+        inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+        if inside and not any(box.overlaps(other) for other in taken):
+            kept = note
+            break
+    for note in notes:
+        if note is not kept:
+            note.remove()
+    if kept:
+        taken.append(kept.get_window_extent().padded(2))
+
+
+def _obstacles(axes: Axes, panel: Panel) -> list[Bbox]:
+    """What words must not cover, in pixels: markers, interval bars and the staircase up to its last corner."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     pixel = figure.dpi / 72
-    frame = axes.get_window_extent()
-    taken = [words.get_window_extent()] if words else []
-    if panel.dense:
-        y = axes.transData.transform((1, panel.dense.y))[1]
-        taken.append(Bbox.from_extents(frame.x0, y - pixel, frame.x1, y + pixel))
-    line = axes.transData.transform(np.column_stack(_steps(*zip(*panel.staircase, strict=True))))
-    for (x0, y0), (x1, y1) in pairwise(line):
-        taken.append(Bbox.from_extents(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)).padded(0.5 * pixel))
+    taken = []
     for point in panel.points:
-        x, y = axes.transData.transform((point.x, point.y))
-        half = (4.0 if point.standing == "front" else 2.5) * pixel
+        (x, y), front = axes.transData.transform((point.x, point.y)), point.standing == "front"
+        half = (3.7 if front else 2.5) * pixel
         taken.append(Bbox.from_extents(x - half, y - half, x + half, y + half))
-        if point.standing == "front" and point.low is not None and point.high is not None:
-            ends = axes.transData.transform([(point.x, point.low), (point.x, point.high)])
-            taken.append(Bbox.from_extents(x - pixel, ends[0][1], x + pixel, ends[1][1]))
-    for point in panel.points:
-        if point.standing != "front":
-            continue
-        for dx, dy, side in _PLACES:
-            note = axes.annotate(
-                str(point.trial),
-                (point.x, point.y),
-                xytext=(dx, dy),
-                textcoords="offset points",
-                ha="left" if side == "left" else "right",
-                size=9,
-                color=_FRONT,
-                zorder=7,
-            )
-            box = note.get_window_extent()
-            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            if inside and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
-                break
-            note.remove()
+        if front and point.low is not None and point.high is not None:
+            (_, low), (_, high) = axes.transData.transform([(point.x, point.low), (point.x, point.high)])
+            taken.append(Bbox.from_extents(x - pixel, low, x + pixel, high))
+    if panel.staircase:
+        x_steps, y_steps = _steps(*zip(*panel.staircase, strict=True))
+        for (x0, y0), (x1, y1) in pairwise(axes.transData.transform(np.column_stack((x_steps, y_steps)))):
+            taken.append(Bbox.from_extents(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)).padded(0.5 * pixel))
+    return taken

@@ -37,7 +37,7 @@ def front_table(
             them for a single row; a leading "trial." is dropped.
         columns: where the metrics are declared; others are written as plain numbers.
     """
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
     table.add_column("trial", justify="right", no_wrap=True)
     cells = [[Text(str(number), style="bold") for number in front["trial"]] if len(front) else []]
     for name, direction in objectives.items():
@@ -46,7 +46,7 @@ def front_table(
         table.add_column(Text(f"{heading} {_ARROWS[direction]}"), justify="right", no_wrap=True)
         cells.append(_metric_cells(front, column_named(name, columns)))
     if {"size_bytes", "dense_size_bytes"} <= set(front.columns):
-        table.add_column("smaller\nthan dense", justify="right", no_wrap=True)
+        table.add_column("times\nsmaller", justify="right", no_wrap=True)
         ratios = _numbers(front, "dense_size_bytes") / _numbers(front, "size_bytes")
         cells.append([_cell(f"{significant(ratio)}×" if math.isfinite(ratio) else _NONE) for ratio in ratios])
     for name in params:
@@ -56,7 +56,6 @@ def front_table(
                 Text(".\n".join(name.removeprefix("trial.").rsplit(".", 1))),
                 justify="right" if numeric else "left",
                 overflow="fold",
-                min_width=5,
             )
             cells.append([Text(_parameter_text(value)) for value in front[name]])
     for row in zip(*cells, strict=True):

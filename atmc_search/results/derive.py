@@ -41,7 +41,7 @@ def front_of(
         constraints: bounds that a trial must keep to count.
 
     Raises:
-        RunError: an objective is no column.
+        RunError: an objective or a constraint is no column.
     """
     if trials.empty:
         return trials
@@ -51,7 +51,7 @@ def front_of(
     allowed = trials["state"].isin(MEASURED).to_numpy()
     for name, bound in (constraints or {}).items():
         values = trials[name].to_numpy(dtype=float, na_value=np.nan)
-        allowed &= np.array([bound.violation(value) <= 0 for value in values], dtype=bool)
+        allowed = allowed & np.array([bound.violation(value) <= 0 for value in values], dtype=bool)
     values = minimised(trials, objectives)
     values[~allowed] = np.nan  # rows that are not finite never reach the front
     front = trials[nondominated(values)]
