@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from atmc_search.errors import AtmcError
 from atmc_search.report.format import column_named, label, value_text
 from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, Column, front_of
-from atmc_search.results.derive import MEASURED, minimised
+from atmc_search.results.derive import MEASURED, feasible, minimised
 from atmc_search.results.store import write_atomic
 from atmc_search.spec import BoundSpec
 
@@ -144,14 +144,13 @@ def front_data(
         x_direction = objectives[x_name]
     front = front_of(trials, objectives, constraints)
     measured = trials if trials.empty else trials[trials["state"].isin(MEASURED)]
-    feasible = _feasible(measured, constraints or {})
-    on_front = measured["trial"].isin(front["trial"]).to_numpy(dtype=bool) if len(measured) else feasible
+    within = feasible(measured, constraints or {})
+    on_front = measured["trial"].isin(front["trial"]).to_numpy(dtype=bool) if len(measured) else within
     standings: list[Standing] = [
-        "front" if best else "dominated" if good else "infeasible"
-        for best, good in zip(on_front, feasible, strict=True)
+        "front" if best else "dominated" if good else "infeasible" for best, good in zip(on_front, within, strict=True)
     ]
     # A trial that lacks one objective is on no front, so it must not lift the line of another.
-    counts = feasible & (np.isfinite(minimised(measured, objectives)).all(axis=1) if len(measured) else feasible)
+    counts = within & (np.isfinite(minimised(measured, objectives)).all(axis=1) if len(measured) else within)
     x = _numbers(measured, x_name)
     panels = []
     for name, direction in objectives.items():
@@ -184,13 +183,6 @@ def _numbers(frame: pd.DataFrame, name: str) -> NDArray[np.float64]:
     if name not in frame.columns:
         return np.full(len(frame), np.nan)
     return frame[name].to_numpy(dtype=float, na_value=np.nan)
-
-
-def _feasible(trials: pd.DataFrame, constraints: Mapping[str, BoundSpec]) -> NDArray[np.bool_]:
-    kept = np.ones(len(trials), dtype=bool)
-    for name, bound in constraints.items():
-        kept &= np.array([bound.violation(value) <= 0 for value in _numbers(trials, name)], dtype=bool)
-    return kept
 
 
 def _points(

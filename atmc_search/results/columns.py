@@ -14,6 +14,8 @@ from typing import Literal
 import pyarrow as pa
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
+from atmc_search.errors import SpecError, shown
+
 Kind = Literal["bool", "int64", "float64", "string", "timestamp"]
 
 _ARROW: Mapping[Kind, pa.DataType] = {
@@ -77,7 +79,7 @@ STUDY_COLUMNS: tuple[Column, ...] = (
 ATMC_COLUMNS: tuple[Column, ...] = (
     Column("size_bytes", "int64", "bytes", "length of the artifact file, from which all is measured", log=True, low=1),
     _share("clean_accuracy", "accuracy of the decoded artifact on validation images"),
-    _share("robust_accuracy", "its accuracy on validation images under the evaluation attack"),
+    _share("robust_accuracy", "accuracy of the decoded artifact on validation images under the evaluation attack"),
     _share("clean_accuracy_low", "lower end of the 95 % Wilson interval of clean_accuracy"),
     _share("clean_accuracy_high", "upper end of that interval"),
     _share("robust_accuracy_low", "lower end of the 95 % Wilson interval of robust_accuracy"),
@@ -104,9 +106,13 @@ ATMC_COLUMNS: tuple[Column, ...] = (
 
 
 def parameter_columns(space: Mapping[str, BaseDistribution]) -> tuple[Column, ...]:
-    """A column for every distribution of a spec, typed by what it can give."""
+    """A column for every distribution of a spec, typed by what it can give.
+
+    Raises:
+        SpecError: a choice between values that no one type of column can hold.
+    """
     return tuple(
-        Column(path, _kind_of(distribution), "", f"sampled from {_describe(distribution)}")
+        Column(path, _kind_of(path, distribution), "", f"sampled from {_describe(distribution)}")
         for path, distribution in space.items()
     )
 
@@ -121,7 +127,7 @@ def schema_of(columns: Sequence[Column]) -> pa.Schema:
     )
 
 
-def _kind_of(distribution: BaseDistribution) -> Kind:
+def _kind_of(path: str, distribution: BaseDistribution) -> Kind:
     if isinstance(distribution, IntDistribution):
         return "int64"
     if not isinstance(distribution, CategoricalDistribution):
@@ -133,7 +139,12 @@ def _kind_of(distribution: BaseDistribution) -> Kind:
         return "int64"
     if kinds <= {int, float}:
         return "float64"
-    return "string"
+    if kinds <= {str}:
+        return "string"
+    raise SpecError(
+        f"{path}.choice = {shown(list(distribution.choices))}: mixes numbers, words or true/false, which one column "
+        "cannot hold; write all of them as numbers, or all as words"
+    )
 
 
 def _describe(distribution: BaseDistribution) -> str:

@@ -45,11 +45,13 @@ def front_of(
     """
     if trials.empty:
         return trials
-    for name in objectives:
-        if name not in trials.columns:
-            raise RunError(f"objective {name!r}: no such column; {did_you_mean(name, list(trials.columns))}")
+    constraints = constraints or {}
+    for role, names in (("objective", objectives), ("constraint", constraints)):
+        for name in names:
+            if name not in trials.columns:
+                raise RunError(f"{role} {name!r}: no such column; {did_you_mean(name, list(trials.columns))}")
     allowed = trials["state"].isin(MEASURED).to_numpy()
-    for name, bound in (constraints or {}).items():
+    for name, bound in constraints.items():
         values = trials[name].to_numpy(dtype=float, na_value=np.nan)
         allowed = allowed & np.array([bound.violation(value) <= 0 for value in values], dtype=bool)
     values = minimised(trials, objectives)
@@ -57,6 +59,17 @@ def front_of(
     front = trials[nondominated(values)]
     first, direction = next(iter(objectives.items()))
     return front.sort_values([first, "trial"], ascending=[direction == "min", True]).reset_index(drop=True)
+
+
+def feasible(trials: pd.DataFrame, constraints: Mapping[str, BoundSpec]) -> NDArray[np.bool_]:
+    """(n,) which trials keep every bound; a missing metric keeps none."""
+    kept = np.ones(len(trials), dtype=bool)
+    for name, bound in constraints.items():
+        if name not in trials.columns:
+            raise RunError(f"constraint on {name!r}: no such column; {did_you_mean(name, list(trials.columns))}")
+        values = trials[name].to_numpy(dtype=float, na_value=np.nan)
+        kept &= np.array([bound.violation(value) <= 0 for value in values], dtype=bool)
+    return kept
 
 
 def minimised(trials: pd.DataFrame, objectives: Mapping[str, str]) -> NDArray[np.float64]:

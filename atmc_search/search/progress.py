@@ -108,7 +108,7 @@ class Progress:
     def _update_front(self) -> None:
         spec = self._prepared.spec
         rows = pd.DataFrame(list(self._rows.values()))
-        if not set(spec.objectives) <= set(rows.columns):
+        if not {*spec.objectives, *spec.constraints} <= set(rows.columns):
             return
         self._front = front_of(rows, spec.objectives, spec.constraints)
         self._hypervolume = front_hypervolume(self._front, self._prepared)

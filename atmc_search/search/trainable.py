@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import platform
 import socket
 import time
@@ -15,7 +17,7 @@ import torch
 from ray import tune
 
 from atmc_search.data import Splits
-from atmc_search.errors import AtmcError, TrialFailed
+from atmc_search.errors import AtmcError, TrialFailed, shown
 from atmc_search.search.sampler import TRIAL_NUMBER
 from atmc_search.spec import DataSpec, StudySpec, TrialSpec, fingerprint
 from atmc_search.tasks import Start, Task, task_named
@@ -89,7 +91,7 @@ class TrialTrainable(tune.Trainable):
     def _advance(self, number: int) -> dict[str, Any]:
         if self._task is None:
             self._task = self._make_task(number)
-        metrics = self._task.step()
+        metrics = _checked(self._task, self._task.step(), self._study)
         self._facts["epoch"] = self._task.epoch
         report = {**metrics, **self._facts, "state": "complete" if self._task.done else "running"}
         if all(metrics.get(name) is not None for name in self._study.objectives):
@@ -139,3 +141,26 @@ class TrialTrainable(tune.Trainable):
             )
             ray.get(self._depot.fail_start.remote(key, reason[:500]))
             raise
+
+
+def _checked(task: Task, metrics: Mapping[str, Any], study: StudySpec) -> Mapping[str, Any]:
+    """What a task's step returned, if the table can hold it and the search can rank it.
+
+    Raises:
+        TrialFailed: a value of another type than its column's, an objective or bounded metric that is not finite, or
+            none on the last epoch.
+    """
+    ranked = {*study.objectives, *study.constraints}
+    for column in task.columns:
+        value = metrics.get(column.name)
+        if value is None:
+            if task.done and column.name in ranked:
+                raise TrialFailed(f"{column.name} is missing after the last epoch; the task must return it")
+            continue
+        numeric = column.kind in ("int64", "float64")
+        fits = isinstance(value, numbers.Real) if numeric else column.kind != "string" or isinstance(value, str)
+        if fits and column.name in ranked and not math.isfinite(value):
+            raise TrialFailed(f"{column.name} = {value}: not finite, so it cannot be ranked")
+        if not fits or (column.kind == "int64" and not float(value).is_integer()):
+            raise TrialFailed(f"{column.name} = {shown(value)}: the task must return {column.kind}")
+    return metrics

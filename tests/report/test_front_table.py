@@ -22,7 +22,7 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
-ONE = pd.DataFrame(
+ROWS = pd.DataFrame(
     {
         "trial": [7, 12],
         "size_bytes": [12_345, 1_000_000],
@@ -41,24 +41,24 @@ PARAMS = ["trial.train.lr", "trial.compress.bits", "trial.compress.factors", "tr
 
 
 def test_sizes_have_thousands_and_shares_are_percentages_with_half_their_interval(objectives: dict[str, str]) -> None:
-    text = rendered(ONE, objectives, [])
+    text = rendered(ROWS, objectives, [])
     assert "12,345" in text
     assert "86.3 % ± 1.0" in text
     assert "50.0 % " in text
 
 
 def test_arrows_say_the_direction(objectives: dict[str, str]) -> None:
-    assert words(rendered(ONE, objectives, [])).count("↑") == 2
-    assert words(rendered(ONE, {"size_bytes": "max"}, [])).count("↓") == 0
+    assert words(rendered(ROWS, objectives, [])).count("↑") == 2
+    assert words(rendered(ROWS, {"size_bytes": "max"}, [])).count("↓") == 0
 
 
 def test_the_ratio_to_the_dense_model_is_shown_where_it_is_known(objectives: dict[str, str]) -> None:
-    assert {"139×", "1.72×"} <= set(words(rendered(ONE, objectives, [])))
-    assert "smaller" not in rendered(ONE.drop(columns="dense_size_bytes"), objectives, [])
+    assert {"139×", "1.72×"} <= set(words(rendered(ROWS, objectives, [])))
+    assert "smaller" not in rendered(ROWS.drop(columns="dense_size_bytes"), objectives, [])
 
 
 def test_parameters_that_do_not_vary_are_left_out(objectives: dict[str, str]) -> None:
-    text = rendered(ONE, objectives, PARAMS)
+    text = rendered(ROWS, objectives, PARAMS)
     assert "uvc" not in text
     assert {"0.0123", "1.23e-05"} <= set(words(text))
     assert {"train.", "lr", "compress.", "bits"} <= set(words(text))
@@ -66,11 +66,11 @@ def test_parameters_that_do_not_vary_are_left_out(objectives: dict[str, str]) ->
 
 
 def test_a_single_row_shows_all_its_parameters(objectives: dict[str, str]) -> None:
-    assert {"uvc", "4", "0.0123"} <= set(words(rendered(ONE.head(1), objectives, PARAMS)))
+    assert {"uvc", "4", "0.0123"} <= set(words(rendered(ROWS.head(1), objectives, PARAMS)))
 
 
 def test_missing_values_are_dashes_and_brackets_are_text(objectives: dict[str, str]) -> None:
-    text = rendered(ONE, objectives, PARAMS)
+    text = rendered(ROWS, objectives, PARAMS)
     assert words(text).count("–") == 2
     assert "[red]odd" in text
 
