@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 from reprlib import Repr
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -90,11 +90,16 @@ def _fields_at(model: type[BaseModel], loc: Sequence[str]) -> list[str]:
     """The keys that the (nested) model at `loc` knows."""
     current: Any = model
     for part in loc:
-        field = current.model_fields.get(part) if hasattr(current, "model_fields") else None
-        if field is None:
-            return []
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if get_origin(current) is dict:
+            current = get_args(current)[1]
+        else:
+            field = current.model_fields.get(part)
+            current = field and field.annotation
+        kinds = [
+            kind for kind in (current, *get_args(current)) if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
+        if get_origin(current) is not dict:
+            current = kinds[0] if kinds else None
         if current is None:
             return []
-    return list(current.model_fields)
+    return list(current.model_fields) if hasattr(current, "model_fields") else []

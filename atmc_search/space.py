@@ -61,10 +61,10 @@ def centre(distribution: BaseDistribution) -> Scalar:
         case IntDistribution(low=low, high=high):
             return (low + high) // 2
         case FloatDistribution(low=low, high=high, log=True):
-            # Not sqrt(low * high), which underflows; rounding must not lead out of the range.
+            # Not sqrt(low * high), which underflows; rounding must not lead out of the range, here and below.
             return min(max(math.sqrt(low) * math.sqrt(high), low), high)
         case FloatDistribution(low=low, high=high):
-            return low / 2 + high / 2
+            return min(max(low / 2 + high / 2, low), high)
     raise AssertionError(f"no centre for {distribution}")
 
 

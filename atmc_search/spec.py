@@ -241,8 +241,8 @@ def _check_plain(trial: Mapping[str, Any]) -> None:
     """That a template is what YAML and JSON both can say, so that it is written, hashed and read back the same."""
     queue: list[tuple[str, object, int]] = [("trial", trial, 0)]
     for where, value, depth in queue:  # grows while it is walked
-        if depth > _MAX_DEPTH or len(queue) > _MAX_VALUES:
-            raise SpecError(f"{where} = {shown(value)}: nested too deeply or too long; a spec is short and flat")
+        if depth > _MAX_DEPTH:
+            raise SpecError(f"{where} = {shown(value)}: nested too deeply; a spec is short and flat")
         match value:
             case None | bool() | str():
                 pass
@@ -264,6 +264,8 @@ def _check_plain(trial: Mapping[str, Any]) -> None:
                     f"{where} = {shown(value)}: a {type(value).__name__} is no plain value; use numbers, words, "
                     "true/false, null, lists and mappings (quote dates)"
                 )
+        if len(queue) > _MAX_VALUES:
+            raise SpecError(f"{where} = {shown(value)}: too long; a spec is short and flat")
 
 
 def fingerprint(document: object) -> str:
@@ -380,4 +382,4 @@ def _set(document: Any, dotted: str, value: Any) -> None:
 
 def dump_yaml(spec: StudySpec) -> str:
     """The spec as YAML that `load_study` reads back to an equal one."""
-    return yaml.dump(spec.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(spec.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False)  # ASCII: PyYAML loses a bare U+0085

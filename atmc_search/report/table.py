@@ -34,7 +34,8 @@ def front_table(
         objectives: metric to "min" or "max"; an arrow says which. Shares are percentages, with half the width of
             their interval where there is one.
         params: dotted paths of the study's distributions. Shown are those with different values in these rows, all of
-            them for a single row; a leading "trial." is dropped.
+            them for a single row. The heading is the last part of the path, with the part before it on a line above
+            where several paths end alike.
         columns: where the metrics are declared; others are written as plain numbers.
     """
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
@@ -49,14 +50,11 @@ def front_table(
         table.add_column("times\nsmaller", justify="right", no_wrap=True)
         ratios = _numbers(front, "dense_size_bytes") / _numbers(front, "size_bytes")
         cells.append([_cell(f"{significant(ratio)}×" if math.isfinite(ratio) else _NONE) for ratio in ratios])
+    headings = _headings(params)
     for name in params:
         if name in front.columns and (len(front) == 1 or front[name].nunique(dropna=False) > 1):
             numeric = pd.api.types.is_numeric_dtype(front[name]) and not pd.api.types.is_bool_dtype(front[name])
-            table.add_column(
-                Text(".\n".join(name.removeprefix("trial.").rsplit(".", 1))),
-                justify="right" if numeric else "left",
-                overflow="fold",
-            )
+            table.add_column(Text(headings[name]), justify="right" if numeric else "left", no_wrap=True)
             cells.append([Text(_parameter_text(value)) for value in front[name]])
     for row in zip(*cells, strict=True):
         table.add_row(*row)
@@ -69,6 +67,14 @@ def front_records(front: pd.DataFrame) -> list[dict[str, Any]]:
         {str(name): _plain(value) for name, value in zip(front.columns, row, strict=True)}
         for row in front.itertuples(index=False, name=None)
     ]
+
+
+def _headings(params: Sequence[str]) -> dict[str, str]:
+    last = [name.rpartition(".")[2] for name in params]
+    return {
+        name: leaf if last.count(leaf) == 1 else ".\n".join(name.removeprefix("trial.").rsplit(".", 1))
+        for name, leaf in zip(params, last, strict=True)
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -61,7 +61,7 @@ def test_parameters_that_do_not_vary_are_left_out(objectives: dict[str, str]) ->
     text = rendered(ROWS, objectives, PARAMS)
     assert "uvc" not in text
     assert {"0.0123", "1.23e-05"} <= set(words(text))
-    assert {"train.", "lr", "compress.", "bits"} <= set(words(text))
+    assert {"lr", "bits"} <= set(words(text))
     assert "trial." not in text
 
 
@@ -101,3 +101,8 @@ def test_records_survive_json(trials: pd.DataFrame) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None, pd.NA, pd.NaT])
 def test_what_json_has_no_word_for_is_null(value: object) -> None:
     assert front_records(pd.DataFrame({"a": pd.Series([value], dtype=object)})) == [{"a": None}]
+
+
+def test_parameters_whose_paths_end_alike_are_told_apart(objectives: dict[str, str]) -> None:
+    both = ROWS.assign(**{"trial.dense.lr": [0.1, 0.2]})
+    assert {"dense.", "train."} <= set(words(rendered(both, objectives, ["trial.dense.lr", "trial.train.lr"])))
