@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,8 @@ from torch import nn
 
 from atmc_search import pareto
 from atmc_search.artifact import unpack
-from atmc_search.errors import ArtifactError, AtmcError
+from atmc_search.errors import ArtifactError, AtmcError, shown
+from atmc_search.registry import validated
 from atmc_search.results import RunFolder, front_of
 from atmc_search.results.derive import MEASURED
 from atmc_search.spec import BoundSpec
@@ -44,11 +46,13 @@ def front(
         constraints: metric to {"min": …, "max": …}; default: the study's own (none when objectives are given).
 
     Raises:
-        AtmcError: no objectives, or one is no column.
+        AtmcError: no objectives, one is no column, or a direction or a bound makes no sense.
     """
     if objectives is None and constraints is None:
         constraints = trials.attrs.get("constraints")
-    bounds = {name: BoundSpec.model_validate(dict(bound)) for name, bound in (constraints or {}).items()}
+    bounds = {
+        name: validated(BoundSpec, bound, path=f"constraints.{name}") for name, bound in (constraints or {}).items()
+    }
     return front_of(trials, _objectives(trials, objectives), bounds)
 
 
@@ -126,6 +130,9 @@ def _objectives(trials: pd.DataFrame, objectives: Mapping[str, str] | None) -> M
     found = objectives or trials.attrs.get("objectives")
     if not found:
         raise AtmcError(_NO_OBJECTIVES)
+    for name, direction in found.items():
+        if direction not in ("min", "max"):
+            raise AtmcError(f"objectives[{name!r}] = {shown(direction)}: no direction; write 'min' or 'max'")
     return dict(found)
 
 
@@ -140,16 +147,16 @@ def _reasons(
     assert choice.index is not None
     row = trials.iloc[choice.index]
     word = "highest" if direction == "max" else "lowest"
-    shown = list(dict.fromkeys([*directions, *(bound.metric for bound in bounds), metric]))
+    said = [name for name in dict.fromkeys([*directions, *(b.metric for b in bounds), metric]) if name in trials]
     lines = [
-        f"trial {row['trial']}: " + ", ".join(f"{name} {_figure(row[name])}" for name in shown),
+        f"trial {row['trial']}: " + ", ".join(f"{name} {_figure(row[name])}" for name in said),
         f"{word} {metric} of the {choice.candidates} (of {len(trials)}) measured trials within "
         + (" and ".join(_bound(bound) for bound in bounds) or "no bounds"),
     ]
     if choice.runner_up is not None:
         second = trials.iloc[choice.runner_up]
         lines.append(
-            f"next best: trial {second['trial']}, " + ", ".join(f"{name} {_figure(second[name])}" for name in shown)
+            f"next best: trial {second['trial']}, " + ", ".join(f"{name} {_figure(second[name])}" for name in said)
         )
     if isinstance(row.get("artifact"), str):
         lines.append(f"artifact: {row['artifact']}")
@@ -157,7 +164,8 @@ def _reasons(
 
 
 def _relaxations(choice: pareto.Choice, bounds: list[pareto.Bound], trials: pd.DataFrame, metric: str) -> str:
-    lines = [f"none of {len(trials)} measured trials is within " + " and ".join(_bound(bound) for bound in bounds)]
+    within = " and ".join(_bound(bound) for bound in bounds)
+    lines = [f"none of {len(trials)} measured trials " + (f"is within {within}" if bounds else f"has a {metric}")]
     together = [r for r in choice.relaxations if r.together]
     for relaxation in choice.relaxations:
         row = trials.iloc[relaxation.index]
@@ -177,6 +185,8 @@ def _bound(bound: pareto.Bound) -> str:
     return f"{bound.metric} {'<=' if bound.kind == 'max' else '>='} {_figure(bound.limit)}"
 
 
-def _figure(value: float) -> str:
+def _figure(value: Any) -> str:
+    if pd.isna(value):
+        return "unknown"
     number = float(value)
     return f"{number:,.0f}" if number.is_integer() and abs(number) >= 10 else f"{number:.4g}"

@@ -96,8 +96,10 @@ def trial(spec: Path, overrides: tuple[str, ...], out: Path | None, device: str,
     def tell(text: str) -> None:
         say.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    metrics, artifact = run_trial(study, device=device, tell=tell)
     path = out or Path(f"{study.name}-trial.atmc")
+    if path.is_dir() or not path.parent.is_dir():  # said before the training, not after
+        raise AtmcError(f"--out {path}: cannot be written (no such folder, or a folder itself); choose another place")
+    metrics, artifact = run_trial(study, device=device, tell=tell)
     try:
         path.write_bytes(artifact)
     except OSError as error:
@@ -115,7 +117,12 @@ def trial(spec: Path, overrides: tuple[str, ...], out: Path | None, device: str,
 @click.option("--json", "form", flag_value="json", help="As JSON: a list of rows with all columns.")
 @click.option("--csv", "form", flag_value="csv", help="As CSV with all columns.")
 def front(run: Path, form: str | None) -> None:
-    """Print the Pareto front of RUN: the trials that no other trial beats in every objective."""
+    """Print the Pareto front of RUN: the trials that no other trial beats in every objective.
+
+    \b
+      atmc-search front runs/digits-quickstart
+      atmc-search front runs/digits-quickstart --csv > front.csv
+    """
     from atmc_search import api
     from atmc_search.report import front_records
 
@@ -193,6 +200,10 @@ def verify(
     from atmc_search.tasks.remeasure import remeasure
 
     trials = api.load_trials(run)
+    _check_device(device)
+    absent = [name for name in ("size_bytes", "clean_accuracy", "robust_accuracy") if name not in trials]
+    if absent:
+        raise AtmcError(f"{run}: its task measures no {absent[0]}, so there is nothing to repeat; verify a run of atmc")
     if numbers:
         unknown = set(numbers) - set(trials["trial"])
         if unknown:
@@ -236,19 +247,29 @@ def verify(
     "--out", type=click.Path(path_type=Path), help="Picture to write, .png or .svg.  [default: RUN/front.png]"
 )
 def report(run: Path, out: Path | None) -> None:
-    """Draw the front of RUN: size against each accuracy, with intervals and the dense model."""
+    """Draw the front of RUN: size against each accuracy, with intervals and the dense model.
+
+    \b
+      atmc-search report runs/digits-quickstart --out front.svg
+    """
     click.echo(f"wrote {_draw(run, out or run / 'front.png')}")
 
 
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path), required=False)
 def columns(run: Path | None) -> None:
-    """Print every Parquet column: name, type, unit, meaning. With RUN, that run's sampled values as well."""
+    """Print every Parquet column: name, type, unit, meaning. With RUN, that run's sampled values as well.
+
+    \b
+      atmc-search columns runs/digits-quickstart
+    """
     from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, RunFolder, parameter_columns
+    from atmc_search.tasks import task_named
 
     listed = [*STUDY_COLUMNS, *ATMC_COLUMNS]
     if run is not None:
-        listed += parameter_columns(RunFolder.open(run).spec().space)
+        spec = RunFolder.open(run).spec()
+        listed = [*STUDY_COLUMNS, *task_named(spec.task).columns, *parameter_columns(spec.space)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("column", "type", "unit", "meaning"):
         table.add_column(name, no_wrap=name != "meaning")
@@ -286,6 +307,16 @@ def _console() -> Console:
 def _fail(message: str) -> None:
     click.echo("error: " + " ".join(message.split()), err=True)
     sys.exit(2)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise AtmcError(f"--device {device}: torch cannot use it ({reason}); use cpu or cuda") from None
 
 
 def _overrides(assignments: tuple[str, ...]) -> dict[str, Any]:

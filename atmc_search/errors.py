@@ -76,7 +76,7 @@ def explain(error: ValidationError, path: str, model: type[BaseModel]) -> str:
     where = ".".join(([path] if path else []) + parts)
     if fault["type"] == "extra_forbidden":
         known = _fields_at(model, parts[:-1])
-        return f"{where}: unknown key; {did_you_mean(parts[-1], known)}"
+        return f"{where}: unknown key; {did_you_mean(parts[-1], known) if known else 'remove it'}"
     if fault["type"] == "missing":
         return f"{where}: missing; it must be given"
     message = fault["msg"].removeprefix("Value error, ")
@@ -95,11 +95,9 @@ def _fields_at(model: type[BaseModel], loc: Sequence[str]) -> list[str]:
         else:
             field = current.model_fields.get(part)
             current = field and field.annotation
-        kinds = [
-            kind for kind in (current, *get_args(current)) if isinstance(kind, type) and issubclass(kind, BaseModel)
-        ]
-        if get_origin(current) is not dict:
-            current = kinds[0] if kinds else None
+        if get_origin(current) is not dict:  # then a section, or an optional one
+            parts = (current, *get_args(current))
+            current = next((kind for kind in parts if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
         if current is None:
             return []
     return list(current.model_fields) if hasattr(current, "model_fields") else []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from atmc_search.attacks.base import Attack
+from atmc_search.attacks.loss import log_odds
 from atmc_search.attacks.threat import ascend
 from atmc_search.spec import ThreatModel
 
@@ -18,5 +18,5 @@ class FGSM(Attack):
         self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator
     ) -> Tensor:
         x_in = x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(F.cross_entropy(model(x_in), y, reduction="sum"), x_in)
+        (gradient,) = torch.autograd.grad(log_odds(model(x_in), y).sum(), x_in)
         return ascend(threat, x.detach(), gradient, threat.eps)

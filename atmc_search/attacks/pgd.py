@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from atmc_search.attacks.base import Attack
+from atmc_search.attacks.loss import log_odds
 from atmc_search.attacks.threat import ascend, clip, random_start
 from atmc_search.spec import ThreatModel
 
@@ -50,7 +50,7 @@ class PGD(Attack):
         x_adv = random_start(threat, x, generator) if self.random_start else x.clone()
         for _ in range(self.steps):
             x_adv.requires_grad_()
-            (gradient,) = torch.autograd.grad(F.cross_entropy(model(x_adv), y, reduction="sum"), x_adv)
+            (gradient,) = torch.autograd.grad(log_odds(model(x_adv), y).sum(), x_adv)
             with torch.no_grad():
                 x_adv = clip(threat, x, ascend(threat, x_adv, gradient, step_size))
         return x_adv

@@ -44,7 +44,7 @@ def ascend(threat: ThreatModel, x_adv: Tensor, gradient: Tensor, step_size: floa
     """One step of steepest ascent in the threat's norm: along the sign for ℓ∞, along the unit gradient for ℓ2."""
     if threat.norm == "linf":
         return x_adv + step_size * gradient.sign()
-    # Largest entry first: a confident model's gradient (1e-25, say) must not pass for none, nor its square underflow.
+    # Largest entry first: a flat model's gradient (1e-25, say) must not pass for none, nor its square underflow.
     largest = _per_image(gradient.flatten(1).abs().amax(1), gradient)
     direction = gradient / largest.clamp_min(torch.finfo(gradient.dtype).tiny)
     norm = _per_image(direction.flatten(1).norm(dim=1), gradient).clamp_min(1e-12)

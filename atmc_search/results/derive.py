@@ -45,15 +45,10 @@ def front_of(
     """
     if trials.empty:
         return trials
-    constraints = constraints or {}
-    for role, names in (("objective", objectives), ("constraint", constraints)):
-        for name in names:
-            if name not in trials.columns:
-                raise RunError(f"{role} {name!r}: no such column; {did_you_mean(name, list(trials.columns))}")
-    allowed = trials["state"].isin(MEASURED).to_numpy()
-    for name, bound in constraints.items():
-        values = trials[name].to_numpy(dtype=float, na_value=np.nan)
-        allowed = allowed & np.array([bound.violation(value) <= 0 for value in values], dtype=bool)
+    for name in objectives:
+        if name not in trials.columns:
+            raise RunError(f"objective {name!r}: no such column; {did_you_mean(name, list(trials.columns))}")
+    allowed = trials["state"].isin(MEASURED).to_numpy() & feasible(trials, constraints or {})
     values = minimised(trials, objectives)
     values[~allowed] = np.nan  # rows that are not finite never reach the front
     front = trials[nondominated(values)]

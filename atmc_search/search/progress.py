@@ -145,7 +145,8 @@ class Progress:
         spec = self._prepared.spec
         head = Text(f"{spec.name}  ", style="bold")
         head.append(self._summary(), style="not bold")
-        bar = ProgressBar(total=spec.search.trials, completed=self._finished(), width=60)
+        bar = Table.grid()  # a bare bar does not end its line
+        bar.add_row(ProgressBar(total=spec.search.trials, completed=self._finished(), width=60))
         parts: list[RenderableType] = [head, bar]
         if not self._front.size:
             parts += [Text(line, style="dim") for line in self._start_lines()]

@@ -77,7 +77,6 @@ class TrialTrainable(tune.Trainable):
         self._facts: dict[str, Any] = {
             "seed": self._spec.seed,
             "epoch": 0,
-            "epochs": self._spec.train.epochs,
             "trial_fingerprint": fingerprint(self._spec.model_dump(mode="json")),
             "host": socket.gethostname(),
             "device": self._device,
@@ -91,6 +90,7 @@ class TrialTrainable(tune.Trainable):
     def _advance(self, number: int) -> dict[str, Any]:
         if self._task is None:
             self._task = self._make_task(number)
+            self._facts["epochs"] = self._task.epochs
         metrics = _checked(self._task, self._task.step(), self._study)
         self._facts["epoch"] = self._task.epoch
         report = {**metrics, **self._facts, "state": "complete" if self._task.done else "running"}

@@ -112,7 +112,7 @@ def test_what_is_no_column_is_said() -> None:
     trials = pd.DataFrame({"trial": [0], "state": ["complete"], "size_bytes": [1]})
     with pytest.raises(RunError, match=r"objective 'size_byte': no such column; did you mean 'size_bytes'"):
         front_of(trials, {"size_byte": "min"})
-    with pytest.raises(RunError, match=r"constraint 'clean': no such column"):
+    with pytest.raises(RunError, match=r"constraint on 'clean': no such column"):
         front_of(trials, {"size_bytes": "min"}, {"clean": BoundSpec(min=0.5)})
 
 

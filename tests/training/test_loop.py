@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 import torch
+from pydantic import PrivateAttr
 from torch import Tensor, nn
 
 from atmc_search.attacks import FGSM, PGD, Attack
@@ -229,7 +230,7 @@ def test_all_finite(value, finite):
 class Watcher(Attack):
     """Notes the mode and the batch norm statistics at its start and after several forward passes."""
 
-    seen: list[tuple[bool, Tensor, Tensor]] = []  # noqa: RUF012 - pydantic copies it
+    _seen: list[tuple[bool, Tensor, Tensor]] = PrivateAttr(default_factory=list)
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator
@@ -239,7 +240,7 @@ class Watcher(Attack):
         before = norm.running_mean.clone()
         for _ in range(3):
             model(x * 0.5)
-        self.seen.append((norm.training, before, norm.running_mean.clone()))
+        self._seen.append((norm.training, before, norm.running_mean.clone()))
         return x
 
 
@@ -247,11 +248,11 @@ def test_batch_norm_statistics_move_in_the_training_step_and_never_in_the_attack
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(108, 10))
     attack = Watcher()
     train(model, digits, StageSpec(epochs=1, lr=0.01, batch_size=64), attack=attack)
-    assert len(attack.seen) == 4
-    for training, before, after in attack.seen:
+    assert len(attack._seen) == 4
+    for training, before, after in attack._seen:
         assert not training
         assert torch.equal(before, after)
-    starts = [before for _, before, _ in attack.seen]
+    starts = [before for _, before, _ in attack._seen]
     assert all(not torch.equal(one, two) for one, two in zip(starts, starts[1:], strict=False))
     assert all(module.training for module in model.modules())
 
