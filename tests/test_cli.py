@@ -83,10 +83,10 @@ def run(tmp_path_factory: pytest.TempPathFactory, spec: Path) -> Path:
     figures = [(1000, 0.90, 0.50), (500, 0.80, 0.40), (2000, 0.95, 0.60), (900, 0.30, 0.55)]
     for number, (size, clean, robust) in enumerate(figures):
         row: dict[str, Any] = {"trial": number, "state": "complete", "reason": "", "epoch": 1, "epochs": 1}
-        row |= {"size_bytes": size, "clean_accuracy": clean, "robust_accuracy": robust, "dense_size_bytes": 15_000}
         row |= {"trial.train.lr": 0.02, "trial.compress.keep": 0.1 * (number + 1), "trial.compress.bits": 4}
-        folder.append({**row, "artifact": f"artifacts/{number:05d}.atmc"}, columns, number)
-    folder.append({"trial": 4, "state": "failed", "reason": "diverged, [red] and all"}, columns, 4)
+        metrics = {"size_bytes": size, "clean_accuracy": clean, "robust_accuracy": robust, "dense_size_bytes": 15_000}
+        folder.append({**row, **metrics, "artifact": f"artifacts/{number:05d}.atmc"}, columns, number)
+    folder.append({**row, "trial": 4, "state": "failed", "reason": "diverged, [red] and all"}, columns, 4)
     return folder.path
 
 
@@ -108,7 +108,7 @@ def one_line(outcome: Outcome) -> str:
         (["run", "SPEC", "more"], "unexpected extra argument"),
         (["run", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["run", "."], ".: cannot be read"),
-        (["run", "BAD"], "bad.yaml:2: not readable as YAML"),
+        (["run", "BAD"], "bad.yaml:3: not readable as YAML"),
         (["run", "EMPTY"], "is no mapping"),
         (["run", "SPEC", "--set", "search.trials"], "--set 'search.trials': needs PATH=VALUE"),
         (["run", "SPEC", "--set", "=3"], "needs PATH=VALUE"),
@@ -173,8 +173,9 @@ def test_a_damaged_run_is_one_line(atmc: Run, run: Path, tmp_path: Path, spec: P
     folder.create(load_study(spec))
     (folder.reports / "00000000.parquet").write_bytes(b"junk")
     assert "00000000.parquet: not readable as Parquet" in one_line(atmc("front", folder.path))
+    (folder.reports / "00000000.parquet").write_bytes((run / "reports" / "00000000.parquet").read_bytes())
     folder.spec_path.write_text("name: [")
-    assert "spec.yaml" in one_line(atmc("front", folder.path))
+    assert "spec.yaml:1: not readable as YAML" in one_line(atmc("front", folder.path))
 
 
 def test_the_program_itself_ends_without_a_traceback(spec: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 The projection is 1-D k-means with one centre fixed at zero. In one dimension clusters are intervals of the sorted
 values, so Lloyd's iteration needs only the K boundaries (a binary search) and interval sums (differences of prefix
-sums): O(n log n) once for the sort, O(K log n) an iteration, no n × K memory.
+sums): O(n log n) once for the sort, O(K log n) an iteration, no n × K memory. Few values are solved exactly instead.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ Floats = NDArray[np.float64]
 
 _RESTARTS = 4
 _MAX_ITERATIONS = 100
+# Up to so many distinct values the exact solution costs about what Lloyd's does, 1 to 5 ms, and that one's error
+# was up to twice as large (median 1.2 times at 16 centres of 100 values).
+_EXACT = 256
 
 
 @dataclass(frozen=True)
 class Codebook(Constraint[Mapping[str, Tensor]]):
     """At most `2**bits` distinct non-zero values in each tensor. State: the centres of each tensor, sorted.
 
-    The violation is the number of distinct non-zero values too many, summed over tensors. `project` is a local
-    optimum of k-means, not always the nearest point of the set; a second projection changes nothing all the same,
-    because values that number at most 2^b are their own centres.
+    The violation is the number of distinct non-zero values too many, summed over tensors. For tensors of more than
+    256 distinct values `project` is a local optimum of k-means, not always the nearest point of the set; a second
+    projection changes nothing all the same, because values that number at most 2^b are their own centres.
     """
 
     bits: int
@@ -65,7 +68,9 @@ def kmeans_with_zero(
     warm: NDArray[np.float32] | None = None,
     zero: bool = True,
 ) -> NDArray[np.float32]:
-    """Centres that (locally) minimise Σ min_j (x − c_j)², with a further centre fixed at zero.
+    """Centres that minimise Σ min_j (x − c_j)², with a further centre fixed at zero.
+
+    Beyond 256 distinct values the minimum is a local one.
 
     Args:
         values: (n,) finite; exact zeros cost nothing and are ignored.
@@ -81,14 +86,17 @@ def kmeans_with_zero(
     distinct = x[np.concatenate([[True], np.diff(x) > 0])] if len(x) else x
     if len(distinct) <= clusters:
         return distinct.astype(np.float32)
-    sums = _PrefixSums(x, zero)
-    rng = np.random.default_rng(seed)
-    starts = [_companded_start(x, clusters)]
-    if warm is not None and len(warm):
-        starts.append(np.asarray(warm, dtype=np.float64))
+    if len(distinct) <= _EXACT:
+        best = _exact(*np.unique(x, return_counts=True), clusters, zero)
     else:
-        starts += [_plusplus_start(sums, clusters, rng) for _ in range(_RESTARTS)]
-    best = min((sums.lloyd(start) for start in starts), key=sums.cost)
+        sums = _PrefixSums(x, zero)
+        rng = np.random.default_rng(seed)
+        starts = [_companded_start(x, clusters)]
+        if warm is not None and len(warm):
+            starts.append(np.asarray(warm, dtype=np.float64))
+        else:
+            starts += [_plusplus_start(sums, clusters, rng) for _ in range(_RESTARTS)]
+        best = min((sums.lloyd(start) for start in starts), key=sums.cost)
     rounded = np.unique(best.astype(np.float32))
     if not zero and (rounded == 0).any():
         # The mean of a cell on both sides of zero; dropped, its values would move to a far centre or vanish. The
@@ -107,6 +115,40 @@ def nearest(values: NDArray[np.float32], centres: NDArray[np.float32], *, zero: 
     # Boundaries sit exactly midway: values equal to a centre are on its own side, so projecting twice is the identity.
     moved = grid[np.searchsorted(edges, values.astype(np.float64))]
     return np.where(values == 0, np.float32(0), moved).astype(np.float32)
+
+
+def _exact(x: Floats, counts: NDArray[np.int64], clusters: int, zero: bool) -> Floats:
+    """The optimal centres by dynamic programming over prefixes (Wang and Song, 2011), O(K n²).
+
+    Args:
+        x: (n,) distinct, sorted, n > clusters.
+        counts: (n,) how often each stands.
+        clusters: centres, all of them used: another centre never costs more.
+        zero: whether values may go to zero instead.
+    """
+    ends = np.arange(len(x) + 1)
+    number = np.concatenate([[0], np.cumsum(counts)])
+    first, second = _sums_from_zero(x, counts * x), _sums_from_zero(x, counts * x * x)
+    # Σ (x − mean)² of x[j:i] at [j, i].
+    n, total, squares = (prefix[None, :] - prefix[:, None] for prefix in (number, first, second))
+    cells = np.where(n > 0, np.maximum(squares - total**2 / np.maximum(n, 1), 0.0), np.inf)
+    best = second - second[0] if zero else np.where(ends == 0, 0.0, np.inf)
+    path = []
+    for _ in range(clusters):
+        costs = best[:, None] + cells
+        start = costs.argmin(0)
+        best, end = costs[start, ends], ends
+        if zero:  # the values of a prefix after its last cell, at x[end:], go to zero
+            lowest = np.minimum.accumulate(best - second)
+            end = np.maximum.accumulate(np.where(best - second == lowest, ends, 0))
+            best = lowest + second
+        path.append((start, end))
+    centres, i = [], len(x)
+    for start, end in reversed(path):
+        i, j = end[i], start[end[i]]
+        centres.append((first[i] - first[j]) / (number[i] - number[j]))
+        i = j
+    return np.array(centres)
 
 
 class _PrefixSums:

@@ -17,4 +17,5 @@ def wilson_interval(successes: int, n: int, z: float = 1.96) -> tuple[float, flo
     scale = 1 + z * z / n
     middle = (share + z * z / (2 * n)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # At 0 and n successes one end is the share itself, which rounding would miss by 1e-18.
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))

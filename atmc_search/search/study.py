@@ -145,7 +145,7 @@ def _replay(
     if rungs is not None:
         over = set(trials.loc[trials["state"].isin(_FINISHED), "trial"]) if len(trials) else set()
         for row in _rows(reports):
-            if row["trial"] in over and row["state"] in ("running", "stopped"):
+            if row["trial"] in over and row["state"] in ("running", "stopped") and row["epoch"]:
                 rungs.record(int(row["trial"]), int(row["epoch"]), int(row["epochs"]), row)
 
 
@@ -163,6 +163,9 @@ def _ray(spec: StudySpec, address: str, cpus: int | None) -> Iterator[None]:
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1000000000"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpus} if address == "local" else {}
+    # Ray starts idle workers at once; with the imports done there, an actor is up in a moment. Without, a second actor
+    # never came up in sweeps of short trials: the pending trial took over the first one's actor every time.
+    options["runtime_env"] = {"worker_process_setup_hook": "atmc_search.search.trainable.warm_up"}
     began_here = not ray.is_initialized()
     if began_here:
         try:

@@ -164,3 +164,7 @@ def _checked(task: Task, metrics: Mapping[str, Any], study: StudySpec) -> Mappin
         if not fits or (column.kind == "int64" and not float(value).is_integer()):
             raise TrialFailed(f"{column.name} = {shown(value)}: the task must return {column.kind}")
     return metrics
+
+
+def warm_up() -> None:
+    """Run by Ray in every new worker process: importing this module was the work."""

@@ -34,12 +34,12 @@ def run_trial(study: StudySpec, *, device: str, tell: Callable[[str], None]) -> 
         reason = " ".join(str(error).split())[:120]
         raise SpecError(f"--device {device}: torch cannot use it ({reason}); use cpu or cuda") from None
     config = {path: centre(distribution) for path, distribution in study.space.items()}
-    for path, value in config.items():
-        tell(f"{path} = {value:.6g}" if isinstance(value, float) else f"{path} = {value}")
     spec = study.fill(config)
     data = load_splits(spec.data)
     kind = task_named(study.task)
     kind.check(spec, data)
+    for path, value in config.items():
+        tell(f"{path} = {value:.6g}" if isinstance(value, float) else f"{path} = {value}")
     start = kind.make_start(spec, data, device=device, report=lambda row: tell(f"dense {_line(row)}"))
     tell(f"dense {_line(start.facts)}")
     task = kind(spec, data, start, device=device, meta={"study": study.name})

@@ -47,5 +47,5 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return tensors_from_bytes(path.read_bytes())
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+    except (safetensors.SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise RunError(f"{path}: no checkpoint of ours ({error}); delete it or name another") from None

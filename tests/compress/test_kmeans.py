@@ -32,13 +32,12 @@ def optimum(values: Values, clusters: int, *, zero: bool) -> float:
     x = np.sort(values[values != 0].astype(np.float64))
     n = len(x)
     sse = np.full((n, n + 1), np.inf)  # sse[j, i] of x[j:i] about its mean, by Welford's recurrence
-    for j in range(n):
-        mean = total = 0.0
-        for i in range(j, n):
-            delta = x[i] - mean
-            mean += delta / (i - j + 1)
-            total += delta * (x[i] - mean)
-            sse[j, i + 1] = total
+    mean, total = np.zeros(n), np.zeros(n)
+    for i in range(n):
+        delta = x[i] - mean[: i + 1]
+        mean[: i + 1] += delta / (i + 1 - np.arange(i + 1))
+        total[: i + 1] += delta * (x[i] - mean[: i + 1])
+        sse[: i + 1, i + 1] = total[: i + 1]
     best = np.concatenate([[0.0], np.cumsum(x * x)]) if zero else np.concatenate([[0.0], np.full(n, np.inf)])
     for _ in range(clusters):
         more = np.zeros(n + 1)
@@ -48,6 +47,9 @@ def optimum(values: Values, clusters: int, *, zero: bool) -> float:
                 more[i] = min(more[i], more[i - 1] + x[i - 1] ** 2)
         best = np.minimum(best, more)
     return float(best[n])
+
+
+KINDS = 7
 
 
 def random_values(rng: np.random.Generator, kind: int, n: int) -> Values:
@@ -85,20 +87,32 @@ def test_the_programme_itself(values: list[float], clusters: int, zero: bool, be
     assert optimum(np.array(values, np.float32), clusters, zero=zero) == pytest.approx(best)
 
 
-@with_and_without_zero
-def test_costs_are_near_the_optimum(zero: bool) -> None:
-    ratios = []
-    for trial in range(280):
+def ratios(trials: int, low: int, high: int, clusters: list[int], *, zero: bool) -> NDArray[np.float64]:
+    """Cost over optimum of random inputs of every kind."""
+    found = np.ones(trials)
+    for trial in range(trials):
         rng = np.random.default_rng(trial)
-        values = random_values(rng, trial % 7, int(rng.integers(10, 45)))
-        clusters = int(rng.choice([1, 2, 4, 8, 16]))
-        found = cost(values, kmeans_with_zero(values, clusters, zero=zero), zero=zero)
-        best = optimum(values, clusters, zero=zero)
-        assert found >= best * (1 - 1e-5)
-        # Centres are float32: half a unit in their last place costs this much.
-        ratios.append(found / best if best > 1e-12 * float((values.astype(np.float64) ** 2).sum()) else 1.0)
-    assert max(ratios) <= 2
-    assert np.mean(np.array(ratios) <= 1.1) >= 0.95
+        values = random_values(rng, trial % KINDS, int(rng.integers(low, high)))
+        k = int(rng.choice(clusters))
+        best = optimum(values, k, zero=zero)
+        # Centres are float32, which alone costs about this much.
+        if best > 1e-12 * float((values.astype(np.float64) ** 2).sum()):
+            found[trial] = cost(values, kmeans_with_zero(values, k, zero=zero), zero=zero) / best
+    assert found.min() >= 1 - 1e-5
+    assert (found != 1).mean() > 0.5
+    return found
+
+
+@with_and_without_zero
+def test_few_values_get_the_optimum(zero: bool) -> None:
+    assert ratios(280, 5, 60, [1, 2, 4, 8, 16], zero=zero).max() < 1 + 1e-4
+
+
+@with_and_without_zero
+def test_many_values_get_close_to_the_optimum(zero: bool) -> None:
+    found = ratios(28, 600, 800, [1, 2, 4, 8], zero=zero)
+    assert found.max() <= 2
+    assert np.mean(found <= 1.1) >= 0.9
 
 
 @with_and_without_zero
@@ -166,12 +180,12 @@ def test_zeros_cost_nothing_and_claim_no_centre(zero: bool) -> None:
 
 
 def test_zero_takes_the_small_values_and_only_where_allowed() -> None:
-    values = np.array([0.01, -0.02, 0.01, 5, 5.1, -4], dtype=np.float32)
+    values = np.array([0.01, -0.02, 0.04, 5, 5.1, -4], dtype=np.float32)
     centres = kmeans_with_zero(values, 2)
     assert centres.tolist() == pytest.approx([-4, 5.05])
     assert nearest(values, centres).tolist() == pytest.approx([0, 0, 0, 5.05, 5.05, -4])
     centres = kmeans_with_zero(values, 3, zero=False)
-    assert centres.tolist() == pytest.approx([-4, 0, 5.05], abs=1e-6)
+    assert centres.tolist() == pytest.approx([-4, 0.01, 5.05])
     assert 0 not in nearest(values, centres, zero=False)
 
 
@@ -190,20 +204,17 @@ def test_the_order_of_the_values_does_not_matter() -> None:
 
 @with_and_without_zero
 def test_a_warm_start_is_taken_up(zero: bool) -> None:
-    rng = np.random.default_rng(0)
-    better = 0
-    for trial in range(40):
-        values = random_values(rng, trial % 7, 60)
-        fresh = kmeans_with_zero(values, 8, zero=zero)
-        again = kmeans_with_zero(values, 8, zero=zero, warm=fresh)
-        assert cost(values, again, zero=zero) <= cost(values, fresh, zero=zero) * (1 + 1e-6) + 1e-12
-        # A start that no other would find: the optimum's own cells, far from evenly spaced.
-        none = kmeans_with_zero(values, 8, zero=zero, warm=values[:1])
-        better += cost(values, again, zero=zero) < cost(values, none, zero=zero) * (1 - 1e-6)
-    assert better > 0
-    assert np.array_equal(
-        kmeans_with_zero(values, 8, zero=zero, warm=np.empty(0, np.float32)), kmeans_with_zero(values, 8, zero=zero)
-    )
+    """The result is never worse than the centres that were there before."""
+    values = random_values(np.random.default_rng(0), 5, 700)
+    costs = []
+    for seed in range(6):
+        warm = kmeans_with_zero(values, 32, zero=zero, seed=seed)
+        again = kmeans_with_zero(values, 32, zero=zero, warm=warm)
+        costs.append(cost(values, warm, zero=zero))
+        assert cost(values, again, zero=zero) <= costs[-1] * (1 + 1e-6)
+    assert max(costs) > min(costs) * 1.001  # so that the law could have failed
+    none = np.empty(0, np.float32)
+    assert np.array_equal(kmeans_with_zero(values, 32, zero=zero, warm=none), kmeans_with_zero(values, 32, zero=zero))
 
 
 @with_and_without_zero
@@ -221,10 +232,10 @@ def test_memory_does_not_grow_with_the_codebook(zero: bool) -> None:
 
 @with_and_without_zero
 def test_large_inputs_reach_the_known_distortion(zero: bool) -> None:
-    """A Gaussian's optimal 16-level quantiser has distortion 0.01154 (Max, 1960); with zero free there are 17."""
+    """A Gaussian's optimal quantisers of 16 and (zero is free) 17 levels: distortion 0.00950, 0.00846 (Max, 1960)."""
     values = np.random.default_rng(1).normal(0, 1, 100_000).astype(np.float32)
     distortion = float(np.mean((values - nearest(values, kmeans_with_zero(values, 16, zero=zero), zero=zero)) ** 2))
-    assert distortion == pytest.approx(0.01154 if not zero else 0.0103, rel=0.03)
+    assert distortion == pytest.approx(0.00846 if zero else 0.00950, rel=0.03)
 
 
 @given(

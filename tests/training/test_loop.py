@@ -194,7 +194,7 @@ def test_stats_are_means_over_images_not_over_batches(digits):
         attack=FGSM(),
         threat=still,
     )
-    logits = model(data.images.float() / 255)
+    logits = model(data.images.float() / 255).detach()
     assert stats.loss == pytest.approx(float(nn.functional.cross_entropy(logits, data.labels)), rel=1e-5)
     assert stats.adversarial_accuracy == pytest.approx(float((logits.argmax(1) == data.labels).float().mean()))
 
@@ -327,8 +327,9 @@ def test_admm_draws_the_weights_to_their_codebook(digits, tiny_trial):
     """The distance to 2 values a tensor is far smaller at the end with the penalty than without."""
 
     def distance(rho: float) -> float:
-        model = fresh()
-        constrained = bound(model, tiny_trial(compress={"bits": 1, "codebook_from": 0.0, "rho": rho}), "none")
+        model = fresh("mlp", hidden=[16])
+        settings = {"bits": 1, "codebook_from": 0.0, "rho": rho, "dual_every": 10}
+        constrained = bound(model, tiny_trial(compress=settings), "none")
         train(model, digits, StageSpec(epochs=8, lr=0.02, batch_size=32), constrained=constrained)
         codebook = Codebook(1)
         weights = {name: w.detach() for name, w in constrained.weights.items()}
@@ -336,7 +337,7 @@ def test_admm_draws_the_weights_to_their_codebook(digits, tiny_trial):
         apart = sum(float((weights[n] - copies[n]).square().sum()) for n in weights)
         return apart / sum(float(w.square().sum()) for w in weights.values())
 
-    assert distance(1.0) < 0.5 * distance(0.0)
+    assert distance(1.0) < 0.2 * distance(0.0)
 
 
 def test_steps_with_rho_zero_equal_steps_without_a_codebook(digits, tiny_trial):

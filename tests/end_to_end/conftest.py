@@ -1,0 +1,164 @@
+"""One Ray of two cores for all of these tests, and a task of the user's own on its workers' path."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from rich.console import Console
+
+from atmc_search.spec import StudySpec, parse_study
+
+# Finished in milliseconds and misbehaving by its trial's number, as `model.modes` says: "fine,kill" kills trial 1.
+_TASK = """
+import json, os, signal, time
+from pathlib import Path
+import torch
+from atmc_search.errors import TrialFailed
+from atmc_search.results import Column
+from atmc_search.tasks import Start, Task
+
+
+class Toy(Task):
+    columns = (
+        Column("cost", "float64", "", "what it costs", low=0),
+        Column("gain", "float64", "share", "what it brings", low=0, high=1),
+        Column("steps", "int64", "", "a count"),
+    )
+
+    def __init__(self, spec, data, start, *, device, meta):
+        self.spec, self.epochs, self.epoch, self.number = spec, spec.train.epochs, 0, meta["trial"]
+        assert start.tensors["w"].tolist() == [1.0, 2.0]
+        modes = spec.model.args["modes"].split(",")
+        self.mode = modes[self.number] if self.number < len(modes) else "fine"
+        note(spec, f"trial {self.number} {spec.train.lr!r} {spec.seed}")
+
+    @classmethod
+    def check(cls, spec, data):
+        pass
+
+    @classmethod
+    def least(cls, spec, data):
+        return {}
+
+    @classmethod
+    def reference(cls, spec, data):
+        return {"cost": 10.0}
+
+    @classmethod
+    def start_key(cls, spec):
+        return "toy"
+
+    @classmethod
+    def make_start(cls, spec, data, *, device, report):
+        note(spec, "start")
+        report({"epoch": 1})
+        if "bad start" in spec.model.args["modes"]:
+            raise RuntimeError("no start today")
+        return Start({"w": torch.tensor([1.0, 2.0])}, {})
+
+    def step(self):
+        self.epoch += 1
+        metrics = {"cost": 1 + self.spec.train.lr, "gain": 1 - self.spec.train.lr / 2, "steps": self.epoch}
+        if self.mode == "slow":
+            time.sleep(0.5)
+        if self.epoch < 2:  # what goes wrong goes wrong in the second epoch, after a first good measurement
+            return metrics
+        if self.mode == "raise":
+            raise ValueError("boom\\nin two lines")
+        if self.mode == "diverge":
+            raise TrialFailed("diverged: lower the rate")
+        if self.mode == "exit":
+            os._exit(3)
+        if self.mode == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        odd = {"nan": {"cost": float("nan")}, "inf": {"gain": float("inf")}, "none": {"cost": None}}
+        odd |= {"word": {"cost": "cheap"}, "tensor": {"gain": torch.tensor(0.5)}, "half": {"steps": 0.5}}
+        return metrics | odd.get(self.mode, {})
+
+    def artifact(self):
+        return json.dumps([self.number, self.epoch]).encode()
+
+    def state_dict(self):
+        return {}, {}
+
+    def load_state_dict(self, tensors, facts):
+        pass
+
+
+def note(spec, text):
+    with Path(spec.model.args["log"]).open("a") as file:
+        file.write(text + "\\n")
+"""
+
+
+@pytest.fixture(scope="session")
+def user_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the module `users_own_task`, for PYTHONPATH."""
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "users_own_task.py").write_text(_TASK)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_here(user_modules: Path) -> Iterator[None]:
+    path, before = str(user_modules), os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = path if before is None else f"{path}{os.pathsep}{before}"
+    sys.path.insert(0, path)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=80 * 2**20,
+    )
+    yield
+    ray.shutdown()
+    sys.path.remove(path)
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture
+def toy_study(tmp_path: Path) -> Callable[..., StudySpec]:
+    """`toy_study(trials=3, modes="fine,kill")`: a study of the user's own task that takes milliseconds a trial."""
+
+    def make(*, trials: int, modes: str = "fine", epochs: int = 2, **search: Any) -> StudySpec:
+        return parse_study(
+            {
+                "name": "toys",
+                "task": "users_own_task:Toy",
+                "trial": {
+                    "data": {"name": "digits"},
+                    "model": {"name": "toy", "modes": modes, "log": str(tmp_path / "log")},
+                    "threat": {"eps": 0.1},
+                    "dense": {"epochs": 1},
+                    "train": {"epochs": epochs, "lr": {"uniform": [0.1, 1.0]}},
+                    "compress": {"keep": 0.5},
+                },
+                "objectives": {"cost": "min", "gain": "max"},
+                "search": {"trials": trials, **search},
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Callable[[], list[str]]:
+    """What that task noted: a line for every start and every trial that was begun."""
+    return lambda: (tmp_path / "log").read_text().splitlines() if (tmp_path / "log").exists() else []
+
+
+@pytest.fixture
+def quiet() -> Console:
+    return Console(file=StringIO())

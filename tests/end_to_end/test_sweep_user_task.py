@@ -1,0 +1,189 @@
+"""Sweeps of a user's own task through Ray: what misbehaves is a row with a reason, and what was broken off goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from atmc_search import load_trials
+from atmc_search.errors import SpecError
+from atmc_search.results import RunFolder
+from atmc_search.search import prepare, run_study
+from atmc_search.spec import StudySpec, dump_yaml
+
+pytestmark = pytest.mark.usefixtures("ray_here")
+
+MakeStudy = Callable[..., StudySpec]
+Log = Callable[[], list[str]]
+
+MISBEHAVIOUR = {
+    "raise": r"ValueError: boom in two lines",
+    "diverge": r"diverged: lower the rate",
+    "exit": r"worker lost: .*",
+    "kill": r"worker lost: .*",
+    "nan": r"cost = nan: not finite",
+    "inf": r"gain = inf: not finite",
+    "none": r"cost is missing after the last epoch",
+    "word": r"cost = 'cheap': the task must return float64",
+    "tensor": r"gain = tensor\(0\.5.*: the task must return float64",
+    "half": r"steps = 0\.5: the task must return int64",
+}
+
+
+def test_a_trial_that_misbehaves_is_a_row_with_its_reason(
+    toy_study: MakeStudy, tmp_path: Path, quiet: Console, log: Log
+) -> None:
+    modes = ["fine", *MISBEHAVIOUR, "fine", "fine"]
+    spec = toy_study(trials=len(modes), modes=",".join(modes))
+    result = run_study(spec, runs=tmp_path, console=quiet)
+    assert (result.ran, result.interrupted) == (len(modes), False)
+
+    trials = pd.read_parquet(result.folder.path / "trials.parquet")
+    assert trials["trial"].tolist() == list(range(len(modes)))
+    assert trials["state"].tolist() == ["complete" if mode == "fine" else "failed" for mode in modes]
+    for mode, (_, row) in zip(modes, trials.iterrows(), strict=True):
+        if mode == "fine":
+            assert (row["reason"], row["epoch"], row["steps"]) == ("", 2, 2)
+            data = (result.folder.path / row["artifact"]).read_bytes()
+            assert json.loads(data) == [row["trial"], 2]
+            assert row["artifact_sha256"] == hashlib.sha256(data).hexdigest()
+        else:
+            assert pd.Series([row["reason"]]).str.fullmatch(MISBEHAVIOUR[mode] + ".*").all(), row["reason"]
+        assert 0.1 <= row["trial.train.lr"] <= 1
+        assert row["seed"] == row["trial"]
+    assert (trials["fingerprint"] == spec.fingerprint).all()
+
+    front = pd.read_parquet(result.folder.path / "front.parquet")
+    assert set(front["trial"]) <= set(trials.loc[trials["state"] == "complete", "trial"])
+    assert len(front)
+    traceback = (result.folder.path / "errors" / "00001.txt").read_text()
+    assert "ValueError: boom" in traceback
+    assert "users_own_task.py" in traceback
+    assert log().count("start") == 1
+    assert len([line for line in log() if line.startswith("trial")]) == len(modes)  # none was tried twice
+
+    reports = pd.read_parquet(result.folder.reports)
+    first = reports.groupby("trial").head(1)
+    assert first["state"].tolist() == ["running"] * len(modes)
+    assert first["epoch"].tolist() == [0] * len(modes)
+    assert first["cost"].isna().all()
+
+
+def test_a_start_that_fails_fails_every_trial(toy_study: MakeStudy, tmp_path: Path, quiet: Console, log: Log) -> None:
+    result = run_study(toy_study(trials=3, modes="bad start"), runs=tmp_path, console=quiet)
+    assert not result.interrupted
+    assert result.trials["state"].tolist() == ["failed"] * 3
+    assert result.trials["reason"].str.contains("no start today").all()
+    assert log() == ["start"]
+    assert pd.read_parquet(result.folder.path / "front.parquet").empty
+
+
+def reported(trial: int, state: str, lr: float, **values: Any) -> dict[str, Any]:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    row = {"trial": trial, "state": state, "reason": "", "epoch": 1, "epochs": 2, "started_at": now}
+    return {**row, "reported_at": now, "trial.train.lr": lr, **values}
+
+
+def test_a_broken_off_study_goes_on(toy_study: MakeStudy, tmp_path: Path, quiet: Console, log: Log) -> None:
+    """The driver was killed: trial 1 still says running, trial 3 was marked interrupted, 4 had only just begun."""
+    spec = toy_study(trials=7, sampler={"name": "tpe", "startup_trials": 2})
+    prepared = prepare(spec)
+    folder = RunFolder(tmp_path / spec.name)
+    folder.create(spec)
+    before = [
+        reported(0, "running", 0.25, epoch=0),
+        reported(1, "running", 0.123456789012345678, epoch=0),
+        reported(1, "running", 0.123456789012345678, cost=1.1, gain=0.9),
+        reported(0, "complete", 0.25, epoch=2, cost=1.25, gain=0.875),
+        reported(2, "failed", 0.5, reason="diverged"),
+        reported(3, "running", 0.75, cost=1.7, gain=0.6),
+        reported(3, "interrupted", 0.75, cost=1.7, gain=0.6),
+        reported(4, "running", 0.9, epoch=0),
+    ]
+    for number, row in enumerate(before):
+        folder.append(row, prepared.columns, number)
+    (folder.reports / ".00000008.parquet.1.partial").write_bytes(b"PAR1")
+
+    result = run_study(spec, runs=tmp_path, console=quiet)
+    assert (result.ran, result.interrupted) == (5, False)
+    begun = [line.split() for line in log() if line.startswith("trial")]
+    assert sorted(int(number) for _, number, *_ in begun) == [1, 3, 4, 5, 6]
+    again = {int(number): float(lr) for _, number, lr, _ in begun}
+    assert [again[number] for number in (1, 3, 4)] == [0.123456789012345678, 0.75, 0.9]
+    assert [int(number) for _, number, *_ in begun[:2]] == [1, 3]  # what was broken off comes first
+
+    trials = result.trials
+    assert trials["trial"].tolist() == list(range(7))
+    assert trials["state"].tolist() == ["complete", "complete", "failed", *["complete"] * 4]
+    assert trials.loc[0, "cost"] == 1.25
+    assert trials["trial.train.lr"].tolist()[:5] == [0.25, 0.123456789012345678, 0.5, 0.75, 0.9]
+    reports = result.folder.read_reports()
+    assert reports["state"].tolist()[:8] == [row["state"] for row in before]
+    assert set(reports["trial"][8:]) == {1, 3, 4, 5, 6}
+
+
+def test_more_resources_than_there_are_is_a_mistake(toy_study: MakeStudy, tmp_path: Path, quiet: Console) -> None:
+    for resource, have in (({"gpu": 1}, 0), ({"cpu": 64}, 2)):
+        (name,) = resource
+        spec = toy_study(trials=2).model_copy(update={"resources": StudySpec.model_fields["resources"].default})
+        spec = spec.model_copy(update={"resources": spec.resources.model_copy(update=resource)})
+        with pytest.raises(SpecError, match=rf"resources\.{name} = \d+: there are {have} here.*; ask for at most that"):
+            run_study(spec, runs=tmp_path, console=quiet)
+
+
+def test_ctrl_c_stops_and_the_same_command_goes_on(
+    toy_study: MakeStudy, tmp_path: Path, user_modules: Path, log: Log
+) -> None:
+    """The program as a user runs it, with a Ray of its own."""
+    spec = toy_study(trials=4, modes="fine,slow,slow,slow", epochs=3, sampler={"name": "random"})
+    (tmp_path / "toys.yaml").write_text(dump_yaml(spec))
+    command = [sys.executable, "-m", "atmc_search.cli", "run", "toys.yaml", "--cpus", "1"]
+    options: dict[str, Any] = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "PYTHONPATH": str(user_modules)}
+    folder = RunFolder(tmp_path / "runs" / "toys")
+
+    first = subprocess.Popen(command, env=environment, start_new_session=True, **options)
+    try:
+        deadline = time.monotonic() + 90
+        while folder.next_report() < 6:  # trial 0 is done, trial 1 under way
+            assert first.poll() is None, first.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        first.send_signal(signal.SIGINT)
+        out, err = first.communicate(timeout=60)
+    finally:
+        if first.poll() is None:
+            first.kill()
+            first.communicate()
+    assert first.returncode == 130, (out, err)
+    assert "Traceback" not in err
+    assert "go on by the same command: atmc-search run toys.yaml" in out
+    stopped = load_trials(folder.path)
+    assert stopped["state"].tolist()[0] == "complete"
+    assert "interrupted" in set(stopped["state"])
+    assert "running" not in set(stopped["state"])
+
+    second = subprocess.run(command, env=environment, timeout=120, check=False, **options)
+    assert second.returncode == 0, second.stderr
+    assert "4 trials (4 complete)" in second.stdout
+    assert "Traceback" not in second.stderr
+    finished = load_trials(folder.path)
+    assert finished["state"].tolist() == ["complete"] * 4
+    same = [finished.loc[n, "trial.train.lr"] == lr for n, lr in enumerate(stopped["trial.train.lr"])]
+    assert all(same)
+    begun = [line.split()[1] for line in log() if line.startswith("trial")]
+    assert begun.count("0") == 1
+    assert log().count("start") == 1  # the second run found it on disk
