@@ -35,7 +35,8 @@ def tiny_trial() -> Callable[..., TrialSpec]:
     def make(**overrides: Any) -> TrialSpec:
         document = dict(_TINY)
         for key, value in overrides.items():
-            document[key] = _TINY.get(key, {}) | value if isinstance(value, dict) else value
+            merge = isinstance(value, dict) and "name" not in value  # another component has settings of its own
+            document[key] = _TINY.get(key, {}) | value if merge else value
         return TrialSpec.model_validate(document)
 
     return make

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -76,10 +77,12 @@ class AtmcTask(Task):
         layers = layers_to_compress(_architecture(spec, data).build())
         weights = sum(layer.rows * layer.columns for layer in layers)
         if _budget(spec, weights) < len(layers):
+            least = len(layers) / weights
+            digit = 10.0 ** (math.floor(math.log10(least)) - 1)  # two digits, rounded up so that the remedy is one
             raise SpecError(
                 f"trial.compress.keep = {spec.compress.keep:g}: the budget is impossible, {_budget(spec, weights)} "
                 f"non-zeros for {len(layers)} layers of {weights} weights; "
-                f"raise it to {len(layers) / weights:.2g} or more"
+                f"raise it to {math.ceil(least / digit) * digit:.2g} or more"
             )
 
     @classmethod

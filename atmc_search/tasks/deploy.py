@@ -37,7 +37,10 @@ def deployable(
         floats: precision of codebooks and other tensors. A tensor that fp16 would distort keeps fp32.
     """
     rounding = half_precision if floats == "fp16" else (lambda tensor: tensor)
-    quantised = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+    # Contiguous: of other strides (singular vectors have them) `reshape` below would be a copy, and be lost.
+    quantised = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()
+    }
     if codebook is not None:
         for name, tensor in quantised.items():
             values = tensor.numpy().reshape(-1)

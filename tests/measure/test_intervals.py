@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from atmc_search.measure import wilson_interval
 
 # Newcombe (1998), Statistics in Medicine 17:857-872, table I, method 3 (Wilson's score, z = 1.95996).
-PUBLISHED = [((81, 263), (0.2553, 0.3662)), ((15, 148), (0.0624, 0.1605)), ((0, 20), (0.0, 0.1611)), ((1, 29), (0.0061, 0.1718))]
+PUBLISHED = [
+    ((81, 263), (0.2553, 0.3662)),
+    ((15, 148), (0.0624, 0.1605)),
+    ((0, 20), (0.0, 0.1611)),
+    ((1, 29), (0.0061, 0.1718)),
+]
 
 
 @pytest.mark.parametrize(("counts", "ends"), PUBLISHED)

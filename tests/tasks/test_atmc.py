@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from atmc_search.artifact import Architecture, read_header, unpack
+from atmc_search.artifact.coding import decode
+from atmc_search.artifact.streams import Reader
+from atmc_search.attacks import build_attack
+from atmc_search.compress import FORMS, layers_to_compress
+from atmc_search.data import DeviceData, Splits
+from atmc_search.errors import SpecError, TrialFailed
+from atmc_search.measure import measure, wilson_interval
+from atmc_search.spec import TrialSpec, fingerprint
+from atmc_search.tasks import TASKS, AtmcTask, Start, task_named
+from atmc_search.training import load_tensors, save_tensors
+
+Maker = Callable[..., TrialSpec]
+TYPES = {"int64": int, "float64": float, "string": str, "bool": bool}
+
+# Compression settings of every kind, and the least that they must save against the dense model's bytes.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "none, 3 bits": {"factors": "none", "bits": 3},
+    "none, 1 bit, fp32": {"factors": "none", "bits": 1, "floats": "fp32", "codebook_from": 0.0},
+    "none, no codebook": {"factors": "none", "bits": 32},
+    "none, 8 bits, all weights": {"factors": "none", "bits": 8, "keep": 1.0},
+    "uvc, 3 bits": {"factors": "uvc", "bits": 3},
+    "uvc, no codebook": {"factors": "uvc", "bits": 32, "keep": 0.05},
+    "uvc_plain, 2 bits": {"factors": "uvc_plain", "bits": 2},
+}
+
+
+def task_of(spec: TrialSpec, data: Splits, start: Start, **meta: Any) -> AtmcTask:
+    return AtmcTask(spec, data, start, device="cpu", meta=meta)
+
+
+def factors_of(data: bytes) -> dict[str, NDArray[np.float32]]:
+    """The factors that a file holds, read by the format's description in container.py."""
+    header = read_header(data)
+    architecture = Architecture(header["model"], header["args"], tuple(header["input"]), header["classes"])
+    reader = Reader(data[9:])
+    reader.stream(1 << 16)
+    factors = {}
+    for found in layers_to_compress(architecture.build()):
+        form = FORMS[reader.bytes_(1)[0]]
+        layer = replace(found, form=form, rank=0 if form == "dense" else reader.varint())
+        for name, shape in layer.factor_shapes.items():
+            factors[name] = decode(reader, math.prod(shape))
+    return factors
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def finished(
+    request: pytest.FixtureRequest, tiny_trial: Maker, tiny_splits: Splits, tiny_start: Start
+) -> tuple[TrialSpec, AtmcTask, dict[str, Any]]:
+    """A trial of two epochs of every family, and its last metrics."""
+    spec = tiny_trial(train={"epochs": 2}, compress=FAMILIES[request.param])
+    task = task_of(spec, tiny_splits, tiny_start, study="tests", trial=7)
+    task.step()
+    return spec, task, task.step()
+
+
+# --- what a step returns
+
+
+def test_metrics_are_declared_columns_of_their_type(finished):
+    _, _, metrics = finished
+    columns = {column.name: column for column in AtmcTask.columns}
+    assert metrics.keys() == columns.keys()  # a measured epoch fills them all
+    for name, value in metrics.items():
+        assert type(value) is TYPES[columns[name].kind], name
+        assert value if columns[name].kind == "string" else columns[name].low <= value <= columns[name].high, name
+
+
+def test_the_size_is_the_file_s(finished):
+    _, task, metrics = finished
+    assert metrics["size_bytes"] == len(task.artifact()) < metrics["dense_size_bytes"]
+
+
+def test_figures_come_back_to_the_digit_from_the_file_alone(finished, tiny_splits):
+    spec, task, metrics = finished
+    figures = measure(
+        unpack(task.artifact()),
+        DeviceData(tiny_splits.validation, "cpu"),
+        build_attack(spec.evaluate.attack, path=""),
+        spec.threat,
+        batch_size=spec.evaluate.batch_size,
+        seed=spec.evaluate.seed,
+    )
+    for kind, accuracy in (("clean", figures.clean), ("robust", figures.robust)):
+        assert metrics[f"{kind}_accuracy"] == accuracy.value
+        ends = (metrics[f"{kind}_accuracy_low"], metrics[f"{kind}_accuracy_high"])
+        assert ends == wilson_interval(accuracy.correct, metrics["validation_images"])
+    assert metrics["validation_images"] == len(tiny_splits.validation)
+
+
+def test_the_file_keeps_the_budget_and_the_codebooks(finished):
+    spec, task, metrics = finished
+    factors = factors_of(task.artifact())
+    counts = {name: int(np.count_nonzero(values)) for name, values in factors.items()}
+    budget = round(spec.compress.keep * metrics["dense_weights"])
+    assert 0 < sum(counts.values()) <= budget
+    assert sum(counts.values()) == metrics["nnz"]
+    assert metrics["density"] == metrics["nnz"] / metrics["dense_weights"]
+    assert max(len(np.unique(v[v != 0])) for v in factors.values()) <= 2**spec.compress.bits
+    assert list(json.loads(metrics["bits_per_tensor"])) == list(factors)
+
+
+def test_the_header_says_where_the_file_is_from(finished):
+    spec, task, _ = finished
+    header = read_header(task.artifact())
+    assert (header["study"], header["trial"]) == ("tests", 7)
+    assert header["threat"] == [spec.threat.norm, spec.threat.eps]
+    assert header["fingerprint"] == fingerprint(spec.model_dump(mode="json"))
+
+
+def test_the_start_is_shared_and_so_left_alone(tiny_trial, tiny_splits, tiny_start):
+    before = {name: tensor.clone() for name, tensor in tiny_start.tensors.items()}
+    task_of(tiny_trial(), tiny_splits, tiny_start).step()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tiny_start.tensors.items())
+
+
+def test_the_dense_start_is_a_function_of_its_spec_and_reports_its_epochs(tiny_trial, tiny_splits):
+    rows: list[Any] = []
+    spec = tiny_trial(dense={"epochs": 2})
+    first = AtmcTask.make_start(spec, tiny_splits, device="cpu", report=rows.append)
+    second = AtmcTask.make_start(spec, tiny_splits, device="cpu", report=rows.append)
+    assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
+    assert [(row["epoch"], row["epochs"]) for row in rows] == [(1, 2), (2, 2)] * 2
+    assert rows[1]["loss"] < rows[0]["loss"]
+    mean, std = tiny_splits.channel_stats()
+    assert torch.allclose(first.tensors["normalize.mean"].flatten(), torch.tensor(mean, dtype=torch.float32))
+    assert torch.allclose(first.tensors["normalize.std"].flatten(), torch.tensor(std, dtype=torch.float32))
+
+
+def test_with_every_weight_and_no_codebook_training_goes_on_from_the_dense_start(tiny_trial, tiny_splits, tiny_start):
+    """With nothing bound and a vanishing rate, the artifact is the dense start, and its figures those of the start."""
+    spec = tiny_trial(train={"lr": 1e-12, "weight_decay": 0.0}, compress={"bits": 32, "keep": 1.0, "floats": "fp32"})
+    task = task_of(spec, tiny_splits, tiny_start)
+    metrics = task.step()
+    for name, tensor in unpack(task.artifact()).state_dict().items():
+        assert torch.allclose(tensor, tiny_start.tensors[name], atol=1e-7)
+    assert metrics["clean_accuracy"] == metrics["dense_clean_accuracy"]
+    assert metrics["robust_accuracy"] == metrics["dense_robust_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "every", "measured"),
+    [(4, 1, [1, 2, 3, 4]), (4, 2, [2, 4]), (5, 2, [2, 4, 5]), (3, 7, [3])],
+)
+def test_epochs_between_measurements(tiny_trial, tiny_splits, tiny_start, epochs, every, measured):
+    spec = tiny_trial(train={"epochs": epochs, "batch_size": 128}, evaluate={"every": every})
+    task = task_of(spec, tiny_splits, tiny_start)
+    found = []
+    last = b""
+    while not task.done:
+        metrics = task.step()
+        assert {"loss", "adversarial_train_accuracy", "train_s", "dense_s"} <= metrics.keys()
+        measures = {"size_bytes", "clean_accuracy", "robust_accuracy", "nnz"} & metrics.keys()
+        assert len(measures) in (0, 4)
+        if measures:
+            found.append(task.epoch)
+            last = task.artifact()
+            assert metrics["size_bytes"] == len(last)
+        elif last:
+            assert task.artifact() == last
+    assert (found, task.epoch) == (measured, epochs)
+
+
+def test_a_diverging_trial_fails_with_a_reason(tiny_trial, tiny_splits, tiny_start):
+    task = task_of(tiny_trial(train={"lr": 1e12}), tiny_splits, tiny_start)
+    with pytest.raises(TrialFailed, match="diverged"):
+        task.step()
+
+
+# --- resuming
+
+TIMES = re.compile(r".*_s$")
+
+
+def resumed(spec: TrialSpec, data: Splits, start: Start, path: Path, after: int) -> tuple[AtmcTask, list[str]]:
+    """A task that goes on from another's checkpoint file, and the tensors that were in it."""
+    first = task_of(spec, data, start)
+    for _ in range(after):
+        first.step()
+    save_tensors(path, *first.state_dict())
+    del first
+    tensors, facts = load_tensors(path)
+    task = task_of(spec, data, start)
+    task.load_state_dict(tensors, facts)
+    return task, list(tensors)
+
+
+@pytest.mark.parametrize(
+    ("compress", "after", "admm"),
+    [
+        ({"factors": "none"}, 2, True),
+        ({"factors": "uvc"}, 2, True),
+        ({"factors": "uvc_plain"}, 3, True),
+        ({"factors": "uvc", "codebook_from": 0.7}, 2, False),
+        ({"factors": "none", "bits": 32}, 1, False),
+    ],
+)
+def test_a_resumed_trial_goes_on_to_the_bit(tiny_trial, tiny_splits, tiny_start, tmp_path, compress, after, admm):
+    # 9 steps an epoch and a dual update every 5: the checkpoint falls between two.
+    spec = tiny_trial(
+        train={"epochs": 4, "batch_size": 30},
+        compress={"codebook_from": 0.3, "dual_every": 5, "rho": 0.3} | compress,
+    )
+    whole = task_of(spec, tiny_splits, tiny_start)
+    rows = [whole.step() for _ in range(4)]
+    task, names = resumed(spec, tiny_splits, tiny_start, tmp_path / "c", after)
+    assert any(name.startswith("duals/") for name in names) == admm
+    assert any(name.startswith("momentum/") for name in names)
+    assert (task.epoch, task.done) == (after, False)
+    for row in rows[after:]:
+        again = task.step()
+        assert {k: v for k, v in again.items() if not TIMES.match(k)} == {
+            k: v for k, v in row.items() if not TIMES.match(k)
+        }
+    assert task.done
+    assert task.artifact() == whole.artifact()
+    assert task.state_dict()[0].keys() == whole.state_dict()[0].keys()
+    for name, tensor in whole.state_dict()[0].items():
+        assert torch.equal(task.state_dict()[0][name], tensor), name
+
+
+def test_seconds_go_on_counting_after_a_resume(tiny_trial, tiny_splits, tiny_start, tmp_path):
+    spec = tiny_trial(train={"epochs": 2})
+    task, _ = resumed(spec, tiny_splits, tiny_start, tmp_path / "c", 1)
+    before = task.state_dict()[1]["seconds"]
+    metrics = task.step()
+    assert all(metrics[name] > before[name] > 0 for name in ("train_s", "pack_s", "measure_s"))
+
+
+@pytest.mark.parametrize(("seed", "same"), [(0, True), (1, False)])
+def test_trials_follow_from_their_seed(tiny_trial, tiny_splits, tiny_start, seed, same):
+    files = []
+    for each in (0, seed):
+        task = task_of(tiny_trial(seed=each), tiny_splits, tiny_start)
+        task.step()
+        torch.rand(3)
+        files.append(factors_of(task.artifact()))
+    assert all(np.array_equal(files[0][name], files[1][name]) for name in files[0]) == same
+
+
+# --- the start's key
+
+
+@pytest.mark.parametrize(
+    ("changes", "shared"),
+    [
+        ({"seed": 5}, True),
+        ({"train": {"lr": 0.5}}, True),
+        ({"train": {"epochs": 9}}, True),
+        ({"train": {"attack": {"name": "fgsm"}}}, True),
+        ({"compress": {"keep": 0.5, "bits": 5, "factors": "uvc"}}, True),
+        ({"data": {"seed": 1}}, False),
+        ({"data": {"train_size": 128}}, False),
+        ({"model": {"width": 5}}, False),
+        ({"model": {"name": "mlp"}}, False),
+        ({"threat": {"eps": 0.11}}, False),
+        ({"threat": {"norm": "l2"}}, False),
+        ({"dense": {"epochs": 2}}, False),
+        ({"dense": {"seed": 1}}, False),
+        ({"dense": {"attack": {"name": "pgd", "steps": 3}}}, False),
+        ({"evaluate": {"attack": {"name": "pgd", "steps": 9}}}, False),  # its figures are part of the start
+    ],
+    ids=str,
+)
+def test_trials_share_a_start_where_only_their_own_training_differs(tiny_trial, changes, shared):
+    assert (AtmcTask.start_key(tiny_trial(**changes)) == AtmcTask.start_key(tiny_trial())) == shared
+
+
+# --- what cannot run
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"compress": {"keep": 1e-4}},
+            "trial.compress.keep = 0.0001: the budget is impossible, 0 non-zeros for 5 layers",
+        ),
+        (
+            {"dense": {"attack": {"name": "pgdd"}}},
+            "trial.dense.attack.name = 'pgdd': unknown name; did you mean 'pgd'?",
+        ),
+        (
+            {"train": {"attack": {"name": "pgd", "step": 3}}},
+            "trial.train.attack.step: unknown key; did you mean 'steps'?",
+        ),
+        ({"train": {"attack": {"name": "pgd", "steps": 0}}}, "trial.train.attack.steps = 0: "),
+        ({"evaluate": {"attack": {"name": "pgd", "steps": 2.5}}}, "trial.evaluate.attack.steps = 2.5: "),
+        ({"evaluate": {"attack": {"name": "fgsm", "steps": 1}}}, "trial.evaluate.attack.steps: unknown key"),
+        ({"model": {"name": "small_cnnn"}}, "trial.model.name = 'small_cnnn': unknown name; did you mean 'small_cnn'?"),
+        ({"model": {"width": 0}}, "trial.model.width = 0: must be a positive integer"),
+        ({"model": {"name": "lenet", "width": 4}}, "trial.model.width: unknown key"),
+    ],
+)
+def test_what_cannot_run_is_refused_in_one_line_with_its_path(tiny_trial, tiny_splits, changes, words):
+    with pytest.raises(SpecError) as caught:
+        AtmcTask.check(tiny_trial(**changes), tiny_splits)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_tiny_trial_can_run(tiny_trial, tiny_splits):
+    AtmcTask.check(tiny_trial(), tiny_splits)
+
+
+@pytest.mark.parametrize("model", [{"width": 4}, {"name": "mlp", "hidden": [1] * 9 + [55] + [1] * 10}], ids=str)
+def test_the_remedy_for_an_impossible_budget_is_one(tiny_trial, tiny_splits, model):
+    """The second model has 21 layers and 201 weights: 21/201 = 0.1045, which 0.10 would fall short of."""
+    with pytest.raises(SpecError) as caught:
+        AtmcTask.check(tiny_trial(model=model, compress={"keep": 1e-3}), tiny_splits)
+    match = re.search(r"raise it to (\S+) or more", str(caught.value))
+    assert match is not None
+    AtmcTask.check(tiny_trial(model=model, compress={"keep": float(match[1])}), tiny_splits)
+
+
+# --- bounds
+
+
+@pytest.mark.parametrize(
+    "compress",
+    [{"keep": 0.003, "bits": 1, "factors": factors} for factors in ("none", "uvc", "uvc_plain")],
+    ids=lambda c: c["factors"],
+)
+def test_no_artifact_is_smaller_than_least(tiny_trial, tiny_splits, tiny_start, compress):
+    spec = tiny_trial(compress=compress)
+    task = task_of(spec, tiny_splits, tiny_start)
+    task.step()
+    least = AtmcTask.least(spec, tiny_splits)["size_bytes"]
+    assert 100 < least < len(task.artifact()) < 5 * least  # a bound, and not an empty one
+
+
+def test_reference_is_the_dense_model(tiny_trial, tiny_splits, tiny_start):
+    reference = AtmcTask.reference(tiny_trial(), tiny_splits)
+    weights = sum(t.numel() for name, t in tiny_start.tensors.items() if name.endswith("weight"))
+    rest = sum(t.numel() for name, t in tiny_start.tensors.items() if not name.endswith("weight"))
+    assert reference == {
+        "size_bytes": 4 * (weights + rest),
+        "nnz": weights,
+        "density": 1,
+        "paper_bits": 32 * weights,
+        "entropy_bits": 32 * weights,
+    }
+    assert tiny_start.facts["dense_size_bytes"] == reference["size_bytes"]
+
+
+def test_bounds_are_of_declared_metrics(tiny_trial, tiny_splits):
+    names = {column.name for column in AtmcTask.columns}
+    assert AtmcTask.least(tiny_trial(), tiny_splits).keys() <= names
+    assert AtmcTask.reference(tiny_trial(), tiny_splits).keys() <= names
+
+
+# --- names
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_is_found_by_name(name):
+    assert task_named(name) is TASKS[name]
+
+
+def test_a_users_task_is_found_and_an_unknown_one_is_one_line():
+    assert task_named("atmc_search.tasks.atmc:AtmcTask") is AtmcTask
+    with pytest.raises(SpecError, match=r"task = 'atcm': unknown name; did you mean 'atmc'\?"):
+        task_named("atcm")
