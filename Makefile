@@ -35,5 +35,5 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-clean:
-	rm -rf $(VENV) runs
+clean:  # never touches runs/
+	rm -rf $(VENV)

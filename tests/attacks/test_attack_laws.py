@@ -158,7 +158,9 @@ def test_each_image_is_attacked_by_itself(name: str, settings: dict[str, Any], n
 def test_eps_zero_gives_the_images_back(name: str, settings: dict[str, Any], norm: Any) -> None:
     x, y = images()
     generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
     assert torch.equal(perturb(built(name, settings), network(), x, y, ThreatModel(norm=norm, eps=0), generator), x)
+    assert torch.equal(generator.get_state(), before)  # nothing was run for it
 
 
 @every_attack

@@ -82,13 +82,25 @@ def test_confidence_is_no_defence(attack: Attack, norm: Any, gap: float) -> None
     assert torch.allclose(attacked(attack, ThreatModel(norm=norm, eps=0.1), x, model), x + 0.1 * step, atol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e10])
+class Scaled(nn.Module):
+    """A model whose logits are scaled, each image's by its own factor."""
+
+    def __init__(self, model: nn.Module, scales: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.scales = scales
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x) * self.scales[:, None]
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_the_scale_of_the_logits_does_not_matter(norm: Any, scale: float) -> None:
-    """A gradient too small to be squared is followed all the same."""
-    (model, _), (small, _) = linear(), linear(scale=scale)
+def test_the_scale_of_the_logits_does_not_matter(norm: Any) -> None:
+    """A gradient too small to be squared is followed all the same, beside whatever other image."""
+    model, _ = linear()
+    scaled = Scaled(model, torch.logspace(-32, 10, N))
     x, attack, threat = images(), PGD(random_start=False), ThreatModel(norm=norm, eps=0.1)
-    assert torch.allclose(attacked(attack, threat, x, small), attacked(attack, threat, x, model), atol=1e-5)
+    assert torch.allclose(attacked(attack, threat, x, scaled), attacked(attack, threat, x, model), atol=1e-5)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -165,6 +177,21 @@ def test_more_restarts_are_never_weaker(norm: Any) -> None:
             assert bool((more <= few + 1e-4).all())
         better += int((found[-1] < found[0] - 0.1).sum())
     assert better > 5 * N / 2  # restarts that all start at one point would never be
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("restarts", [2, 3, 4])
+def test_each_image_keeps_the_worst_of_its_restarts(norm: Any, restarts: int) -> None:
+    threat = ThreatModel(norm=norm, eps=0.1 if norm == "linf" else 0.3)
+    model, x = Wavy(1), images(1, 0, 1)
+    y = model(x).argmax(1)
+    single, generator = PGD(steps=4), torch.Generator().manual_seed(0)
+    runs = torch.stack([perturb(single, model, x, y, threat, generator) for _ in range(restarts)])
+    scores = torch.stack([margins(model, run, y) for run in runs])
+    assert len(scores.argmin(0).unique()) == restarts  # each start is the best for some image
+    attack = PGD(steps=4, restarts=restarts)
+    x_adv = perturb(attack, model, x, y, threat, torch.Generator().manual_seed(0))
+    assert torch.allclose(x_adv, runs[scores.argmin(0), torch.arange(N)], atol=1e-5)
 
 
 def test_more_steps_are_stronger_on_average() -> None:

@@ -66,8 +66,8 @@ class Toy(Task):
     def step(self):
         self.epoch += 1
         metrics = {"cost": 1 + self.spec.train.lr, "gain": 1 - self.spec.train.lr / 2, "steps": self.epoch}
-        if self.mode == "slow":
-            time.sleep(0.5)
+        if self.mode == "slow" and not Path(self.spec.model.args["log"] + ".fast").exists():
+            time.sleep(1)
         if self.epoch < 2:  # what goes wrong goes wrong in the second epoch, after a first good measurement
             return metrics
         if self.mode == "raise":
@@ -130,9 +130,12 @@ def ray_here(user_modules: Path) -> Iterator[None]:
 
 @pytest.fixture
 def toy_study(tmp_path: Path) -> Callable[..., StudySpec]:
-    """`toy_study(trials=3, modes="fine,kill")`: a study of the user's own task that takes milliseconds a trial."""
+    """`toy_study(trials=3, modes="fine,kill")`: a study of the user's own task that takes milliseconds a trial.
 
-    def make(*, trials: int, modes: str = "fine", epochs: int = 2, **search: Any) -> StudySpec:
+    With two cores a trial they run one after the other, and one worker has to start.
+    """
+
+    def make(*, trials: int, modes: str = "fine", epochs: int = 2, cpu: int = 2, **search: Any) -> StudySpec:
         return parse_study(
             {
                 "name": "toys",
@@ -147,6 +150,7 @@ def toy_study(tmp_path: Path) -> Callable[..., StudySpec]:
                 },
                 "objectives": {"cost": "min", "gain": "max"},
                 "search": {"trials": trials, **search},
+                "resources": {"cpu": cpu},
             }
         )
 
