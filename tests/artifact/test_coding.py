@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -7,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
-from atmc_search.artifact.coding import Mode, decode, encode
-from atmc_search.artifact.streams import Reader
+from atmc_search.artifact.coding import Mode, decode, encode, write_floats
+from atmc_search.artifact.streams import Reader, Writer
 from atmc_search.errors import ArtifactError
 
 Values = NDArray[np.float32]
@@ -140,3 +142,36 @@ def test_a_tensor_of_another_size_is_refused(mode, count):
 def test_an_unknown_mode_is_refused_with_the_remedy():
     with pytest.raises(ArtifactError, match=r"tensor mode 8, unknown here; update"):
         decode(Reader(bytes([8])), 4)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "fits"),
+    [([9], True), ([255, 0], False), ([0, 8], True), ([10], False), ([0, 9], False), ([], False), ([255], False)],
+    ids=str,
+)
+def test_gaps_that_leave_the_tensor_or_end_in_the_middle_are_refused(gaps, fits):
+    writer = Writer()
+    writer.bytes_(bytes([Mode.GAPS_FLOATS]))
+    writer.stream(bytes(gaps))
+    write_floats(writer, np.ones(len(gaps), np.float32))
+    with nullcontext() if fits else pytest.raises(ArtifactError, match="gaps do not fit"):
+        assert np.count_nonzero(decode(Reader(writer.getvalue()), 10)) == len(gaps)
+
+
+def test_a_last_gap_that_goes_on_is_refused():
+    writer = Writer()
+    writer.bytes_(bytes([Mode.GAPS_FLOATS]))
+    writer.stream(bytes([3, 255]))
+    write_floats(writer, np.ones(1, np.float32))
+    with pytest.raises(ArtifactError, match="gaps do not fit"):
+        decode(Reader(writer.getvalue()), 1000)
+
+
+@pytest.mark.parametrize(("byte", "fits"), [(0b10100000, True), (0b10110000, False), (0, False)])
+def test_a_bitmap_that_leaves_the_tensor_or_is_empty_is_refused(byte, fits):
+    writer = Writer()
+    writer.bytes_(bytes([Mode.BITMAP_FLOATS]))
+    writer.stream(bytes([byte]))
+    write_floats(writer, np.ones(byte.bit_count(), np.float32))
+    with nullcontext() if fits else pytest.raises(ArtifactError, match="bitmap do not fit"):
+        assert decode(Reader(writer.getvalue()), 3).tolist() == [1, 0, 1]

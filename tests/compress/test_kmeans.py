@@ -238,6 +238,22 @@ def test_large_inputs_reach_the_known_distortion(zero: bool) -> None:
     assert distortion == pytest.approx(0.00846 if zero else 0.00950, rel=0.03)
 
 
+@pytest.mark.parametrize(
+    "centres",
+    [
+        [1 + 2**-23, 1 + 2**-22],  # whose midpoint float32 would round to the second
+        [1 + 2**-22, 1 + 3 * 2**-23],
+        [2e38, 3e38],  # whose sum float32 does not hold
+        [-3e38, -2e38],
+        [1e-45, 3e-45],
+    ],
+)
+@with_and_without_zero
+def test_centres_stay_where_they_are(centres: list[float], zero: bool) -> None:
+    grid = np.array(centres, np.float32)
+    assert np.array_equal(nearest(grid, grid, zero=zero), grid)
+
+
 @given(
     st.lists(value, min_size=1, max_size=30),
     st.lists(value.filter(lambda v: v != 0), max_size=8),

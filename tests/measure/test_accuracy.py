@@ -114,7 +114,7 @@ def test_the_model_of_these_tests_tells_images_apart(model, digits):
 def test_equal_seeds_give_equal_images_and_other_seeds_other_starts(model, digits):
     def attacked(seed: int) -> Tensor:
         class Started(Noted):
-            def __call__(self, model, x, y, threat, generator):  # noqa: ANN001, ANN204
+            def __call__(self, model, x, y, threat, generator):
                 return super().__call__(model, x + torch.rand(x.shape, generator=generator), y, threat, generator)
 
         attack = Started()

@@ -66,3 +66,9 @@ def test_the_interval_holds_the_share_lies_in_0_to_1_and_mirrors(counts):
     low, high = wilson_interval(successes, n)
     assert 0 <= low <= successes / n <= high <= 1
     assert wilson_interval(n - successes, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
+
+
+def test_an_end_is_the_share_itself_where_nothing_or_everything_succeeds():
+    for n in range(1, 2000):
+        assert wilson_interval(0, n)[0] == 0
+        assert wilson_interval(n, n)[1] == 1

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -253,7 +254,7 @@ def test_batch_norm_statistics_move_in_the_training_step_and_never_in_the_attack
         assert not training
         assert torch.equal(before, after)
     starts = [before for _, before, _ in attack._seen]
-    assert all(not torch.equal(one, two) for one, two in zip(starts, starts[1:], strict=False))
+    assert all(not torch.equal(one, two) for one, two in pairwise(starts))
     assert all(module.training for module in model.modules())
 
 
