@@ -13,7 +13,7 @@ from torch import nn
 
 from atmc_search import pareto
 from atmc_search.artifact import unpack
-from atmc_search.errors import ArtifactError, AtmcError, shown
+from atmc_search.errors import ArtifactError, AtmcError, did_you_mean, shown
 from atmc_search.registry import validated
 from atmc_search.results import RunFolder, front_of
 from atmc_search.results.derive import MEASURED
@@ -92,6 +92,9 @@ def choose(
     directions = dict(_objectives(trials, objectives))
     direction, _, metric = best.rpartition(":")
     direction = direction or directions.get(metric, "")
+    if metric not in trials.select_dtypes("number").columns:
+        known = [str(name) for name in trials.select_dtypes("number").columns]
+        raise AtmcError(f"best = {metric!r}: not a metric of these results; {did_you_mean(metric, known)}")
     if direction not in ("min", "max"):
         raise AtmcError(f"best = {best!r}: no objective of the study, so its direction is unknown; write max:{metric}")
     measured = trials[trials["state"].isin(MEASURED)].reset_index(drop=True)
@@ -159,7 +162,7 @@ def _reasons(
             f"next best: trial {second['trial']}, " + ", ".join(f"{name} {_figure(second[name])}" for name in said)
         )
     if isinstance(row.get("artifact"), str):
-        lines.append(f"artifact: {row['artifact']}")
+        lines.append(f"artifact: {Path(trials.attrs.get('folder', '')) / row['artifact']}")
     return "\n".join(lines)
 
 
@@ -170,7 +173,7 @@ def _relaxations(choice: pareto.Choice, bounds: list[pareto.Bound], trials: pd.D
     for relaxation in choice.relaxations:
         row = trials.iloc[relaxation.index]
         verb = "raise" if relaxation.kind == "max" else "lower"
-        lead = "together with the other: " if relaxation.together and relaxation is not together[0] else ""
+        lead = "" if not relaxation.together else "together: " if relaxation is together[0] else "and: "
         lines.append(
             f"{lead}{verb} --{relaxation.kind} {relaxation.metric} from {_figure(relaxation.limit)} to "
             f"{_figure(relaxation.needed)} (by {_figure(relaxation.by)}): then trial {row['trial']} with {metric} "

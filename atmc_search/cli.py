@@ -221,7 +221,16 @@ def verify(
         click.echo(json.dumps(rows, indent=1))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("trial", "bytes", "clean", "95 % interval", "robust", "95 % interval", "recorded", "recorded"):
+    for name in (
+        "trial",
+        "bytes",
+        "clean",
+        "95 % interval",
+        "robust",
+        "95 % interval",
+        "recorded clean",
+        "recorded robust",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -236,9 +245,7 @@ def verify(
         )
     _console().print(table)
     if rows:
-        click.echo(
-            f"n = {rows[0]['images']} {split} images; recorded: clean and robust on validation images, by the sweep"
-        )
+        click.echo(f"n = {rows[0]['images']} {split} images; recorded: by the sweep, on validation images")
 
 
 @cli.command()
@@ -294,9 +301,6 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe went away
-        sys.stderr.close()
-        sys.exit(141)
 
 
 def _console() -> Console:

@@ -152,7 +152,7 @@ class SearchSpec(_Section):
 class ResourcesSpec(_Section):
     """What one trial occupies."""
 
-    cpu: float = Field(1, ge=0, description="CPU cores; torch uses as many threads")
+    cpu: float = Field(1, gt=0, description="CPU cores; torch uses as many threads")
     gpu: float = Field(0, ge=0, description="GPUs; a fraction lets trials share one")
 
 

@@ -133,7 +133,7 @@ def test_choose(trials: pd.DataFrame, arguments: dict[str, Any], taken: int) -> 
     assert decision.trial is not None
     assert decision.trial["trial"] == taken
     assert decision.text.startswith(f"trial {taken}: ")
-    assert f"artifact: artifacts/{taken:05d}.atmc" in decision.text
+    assert f"artifact: {trials.attrs['folder']}/artifacts/{taken:05d}.atmc" in decision.text
 
 
 def test_choose_says_why(trials: pd.DataFrame) -> None:
@@ -142,7 +142,7 @@ def test_choose_says_why(trials: pd.DataFrame) -> None:
         "trial 0: size_bytes 1,000, clean_accuracy 0.9, robust_accuracy 0.5",
         "highest robust_accuracy of the 3 (of 6) measured trials within size_bytes <= 1,500 and clean_accuracy >= 0.5",
         "next best: trial 5, size_bytes 1,500, clean_accuracy 0.85, robust_accuracy 0.45",
-        "artifact: artifacts/00000.atmc",
+        f"artifact: {trials.attrs['folder']}/artifacts/00000.atmc",
     ]
 
 
@@ -165,8 +165,8 @@ def test_choose_relaxes_bounds_together_where_none_alone_helps(trials: pd.DataFr
     decision = atmc_search.choose(trials, best="clean_accuracy", max={"size_bytes": 400}, min={"robust_accuracy": 0.9})
     assert decision.trial is None
     assert [line.split(" from ")[0] for line in decision.text.splitlines()[1:]] == [
-        "raise --max size_bytes",
-        "together with the other: lower --min robust_accuracy",
+        "together: raise --max size_bytes",
+        "and: lower --min robust_accuracy",
     ]
 
 

@@ -17,7 +17,7 @@ class SizeAccount:
     Attributes:
         nnz: non-zeros in all factors together.
         dense_weights: weights of the uncompressed layers, the 100 % of `density`.
-        bits_per_tensor: bits of a fixed-length code for each factor's distinct non-zero values; 32 without codebook.
+        bits_per_tensor: b of each factor's codebook of 2^b values; 32 without codebook, 0 where all is zero.
         paper_bits: Σ nnz · bits, the size that the ATMC paper counts: values alone, no positions, no codebooks.
         entropy_bits: Σ N · H over the symbols (zero included) of each factor, the least that a code without context
             could spend on positions and values; plus 32 bits a value where there is no codebook. Codebooks, biases
@@ -36,20 +36,23 @@ class SizeAccount:
         return self.nnz / self.dense_weights
 
 
-def account(model: CompressedModel) -> SizeAccount:
-    """Counts a model's non-zeros and the sizes that follow from them."""
+def account(model: CompressedModel, bits: int) -> SizeAccount:
+    """Counts a model's non-zeros and the sizes that follow from them.
+
+    Args:
+        model: what is deployed.
+        bits: b of the codebooks of 2^b values that it was projected on; 32 where it was on none.
+    """
     nnz, paper, entropy = 0, 0, 0.0
     bits_per_tensor: dict[str, int] = {}
     for name, tensor in model.weights.items():
         flat = tensor.numpy().reshape(-1)
-        values, counts = np.unique(flat[flat != 0], return_counts=True)
+        _, counts = np.unique(flat[flat != 0], return_counts=True)
         count = int(counts.sum())
-        coded = len(values) <= 256
-        bits = max(1, (len(values) - 1).bit_length()) if coded else 32
         bits_per_tensor[name] = bits if count else 0
         nnz += count
         paper += count * bits
-        if coded:
+        if bits < 32:
             entropy += _entropy_bits(np.append(counts, flat.size - count))
         else:
             entropy += _entropy_bits(np.array([count, flat.size - count])) + 32 * count

@@ -23,7 +23,9 @@ class GlobalL0(Constraint[None]):
     def project(self, weights: Weights, state: None) -> tuple[dict[str, Tensor], None]:
         """The Euclidean projection: the k largest magnitudes stay, of equal ones those that come first."""
         flat = torch.cat([tensor.reshape(-1) for tensor in weights.values()])
-        kept = torch.where(largest(flat.abs(), self.k), flat, flat.new_zeros(()))
+        # NaN counts as largest: zeroed, it would hide that the training diverged.
+        magnitudes = flat.abs().nan_to_num_(nan=torch.inf, posinf=torch.inf)
+        kept = torch.where(largest(magnitudes, self.k), flat, flat.new_zeros(()))
         parts = torch.split(kept, [tensor.numel() for tensor in weights.values()])
         return {name: part.view_as(weights[name]) for name, part in zip(weights, parts, strict=True)}, None
 

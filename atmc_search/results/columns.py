@@ -79,20 +79,32 @@ STUDY_COLUMNS: tuple[Column, ...] = (
 ATMC_COLUMNS: tuple[Column, ...] = (
     Column("size_bytes", "int64", "bytes", "length of the artifact file, from which all is measured", log=True, low=1),
     _share("clean_accuracy", "accuracy of the decoded artifact on validation images"),
-    _share("robust_accuracy", "accuracy of the decoded artifact on validation images under the evaluation attack"),
+    _share("robust_accuracy", "accuracy of the decoded artifact on attacked validation images"),
     _share("clean_accuracy_low", "lower end of the 95 % Wilson interval of clean_accuracy"),
     _share("clean_accuracy_high", "upper end of that interval"),
     _share("robust_accuracy_low", "lower end of the 95 % Wilson interval of robust_accuracy"),
     _share("robust_accuracy_high", "upper end of that interval"),
     Column("validation_images", "int64", "images", "n of both accuracies"),
-    Column("nnz", "int64", "weights", "non-zeros in all factors together", low=0),
-    Column("density", "float64", "share", "nnz / dense_weights", low=0),
+    Column("nnz", "int64", "weights", "non-zeros in all factors together", log=True, low=0),
+    Column("density", "float64", "share", "nnz / dense_weights", log=True, low=0),
     Column("dense_weights", "int64", "weights", "weights of the compressed layers before compression"),
     Column(
-        "paper_bits", "int64", "bits", "sum of nnz x bits, the ATMC paper's size: no positions, no codebooks", low=0
+        "paper_bits",
+        "int64",
+        "bits",
+        "sum of nnz x bits, the ATMC paper's size: no positions, no codebooks",
+        log=True,
+        low=0,
     ),
-    Column("entropy_bits", "float64", "bits", "zero-order entropy of all factors' symbols, zeros included", low=0),
-    Column("bits_per_tensor", "string", "JSON", "bits of a value in each factor (0: all zero, 32: no codebook)"),
+    Column(
+        "entropy_bits", "float64", "bits", "zero-order entropy of all factors' symbols, zeros included", log=True, low=0
+    ),
+    Column(
+        "bits_per_tensor",
+        "string",
+        "JSON",
+        "bits of a value in each factor: b of its codebook of 2^b (0: all zero, 32: no codebook)",
+    ),
     Column("loss", "float64", "nats", "mean training loss of the epoch on adversarial images"),
     _share("adversarial_train_accuracy", "accuracy on the epoch's adversarial training images"),
     Column("dense_size_bytes", "int64", "bytes", "the dense model's state at 4 bytes a value"),

@@ -128,6 +128,7 @@ class RunFolder:
         spec = self.spec()
         trials.attrs |= {
             "name": spec.name,
+            "folder": str(self.path),
             "objectives": dict(spec.objectives),
             "constraints": {name: bound.model_dump() for name, bound in spec.constraints.items()},
         }

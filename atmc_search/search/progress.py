@@ -94,7 +94,7 @@ class Progress:
         return Counter(str(row["state"]) for row in self._rows.values())
 
     def _finished(self) -> int:
-        return sum(count for state, count in self._counts().items() if state != "running")
+        return sum(count for state, count in self._counts().items() if state not in ("running", "interrupted"))
 
     def _time_left(self) -> float | None:
         if self._paced_from is None:
@@ -115,7 +115,9 @@ class Progress:
 
     def _summary(self) -> str:
         counts = self._counts()
-        parts = [f"{self._finished()}/{self._prepared.spec.search.trials} trials", f"{counts['running']} running"]
+        parts = [f"{self._finished()}/{self._prepared.spec.search.trials} trials"]
+        if self._live:  # off a terminal lines come as a trial ends, when its successor has not started yet
+            parts.append(f"{counts['running']} running")
         parts += [f"{counts[state]} {state}" for state in ("stopped", "failed") if counts[state]]
         parts.append(f"front {len(self._front)}")
         if self._hypervolume is not None:

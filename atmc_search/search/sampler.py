@@ -27,7 +27,8 @@ TRIAL_NUMBER = "trial_number"
 class OptunaSearcher(Searcher):
     """Proposes configs by an Optuna study of any number of objectives."""
 
-    def __init__(self, spec: StudySpec) -> None:
+    def __init__(self, spec: StudySpec, *, earlier: int = 0) -> None:
+        """`earlier`: how many trials will be replayed. A sampler seeded as before would propose their configs again."""
         # Ray asks every searcher for one metric and mode; the objectives of several are kept here instead.
         super().__init__(metric=None, mode=None)
         self._spec = spec
@@ -35,7 +36,7 @@ class OptunaSearcher(Searcher):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         minimize, maximize = optuna.study.StudyDirection.MINIMIZE, optuna.study.StudyDirection.MAXIMIZE
         directions = [minimize if d == "min" else maximize for d in spec.objectives.values()]
-        self.study = optuna.create_study(sampler=make_sampler(spec.search), directions=directions)
+        self.study = optuna.create_study(sampler=make_sampler(spec.search, earlier), directions=directions)
         self._running: dict[str, optuna.Trial] = {}
         self._again: deque[tuple[int, Config]] = deque()
         self._next = 0
@@ -105,22 +106,21 @@ class OptunaSearcher(Searcher):
             self.study.tell(trial, values)
 
 
-def make_sampler(search: SearchSpec) -> optuna.samplers.BaseSampler:
+def make_sampler(search: SearchSpec, earlier: int = 0) -> optuna.samplers.BaseSampler:
     """Optuna's sampler of that name.
 
     TPE takes parameters independently and punishes points near running trials (constant liar): the best of Optuna's
     at 60 to 300 trials that run side by side; below 30 trials nothing beats random.
     """
     sampler = search.sampler
+    seed = (search.seed + 1_000_003 * earlier) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if sampler.name == "tpe":
-            return optuna.samplers.TPESampler(
-                n_startup_trials=sampler.startup_trials, constant_liar=True, seed=search.seed
-            )
+            return optuna.samplers.TPESampler(n_startup_trials=sampler.startup_trials, constant_liar=True, seed=seed)
         if sampler.name == "nsga2":
-            return optuna.samplers.NSGAIISampler(population_size=max(2, sampler.startup_trials), seed=search.seed)
-        return optuna.samplers.RandomSampler(seed=search.seed)
+            return optuna.samplers.NSGAIISampler(population_size=max(2, sampler.startup_trials), seed=seed)
+        return optuna.samplers.RandomSampler(seed=seed)
 
 
 def number_of(value: Any) -> float:

@@ -83,7 +83,7 @@ def run_study(
             progress.earlier(_rows(trials))
         return StudyResult(folder, trials, 0, False, progress.hypervolume)
 
-    searcher = OptunaSearcher(spec)
+    searcher = OptunaSearcher(spec, earlier=len(before))
     scheduler, rungs = make_scheduler(spec)
     _replay(earlier, before, spec, searcher, rungs)
     with _ray(spec, address, cpus):
@@ -161,6 +161,8 @@ def _ray(spec: StudySpec, address: str, cpus: int | None) -> Iterator[None]:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output engine prints a line even when told to be quiet
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1000000000"
+    # Two pending trials: the older may take over a finished trial's actor while the younger's own still comes up.
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "2")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpus} if address == "local" else {}
     # Ray starts idle workers at once; with the imports done there, an actor is up in a moment. Without, a second actor

@@ -214,7 +214,7 @@ class AtmcTask(Task):
                 meta=self._meta,
             )
             self._artifact = pack(compressed)
-            sizes = account(compressed)
+            sizes = account(compressed, self.spec.compress.bits)
         with self._timed("measure_s"):
             decoded = unpack(self._artifact, allow_custom_models=True).to(self._device)
             figures = _measure(self.spec, decoded, self._validation)

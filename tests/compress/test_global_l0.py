@@ -88,3 +88,11 @@ def test_it_is_the_euclidean_projection(tensors: list[list[float]], k: int) -> N
     )
     assert float((flat - moved).square().sum()) == pytest.approx(max(best, 0), abs=1e-9, rel=1e-9)
     assert bool(((moved == flat) | (moved == 0)).all())
+
+
+def test_a_diverged_weight_is_kept_for_all_to_see():
+    weights = {"a": torch.tensor([float("nan"), 3.0, 2.0, 1.0]), "b": torch.tensor([0.5, float("inf")])}
+    projected, _ = GlobalL0(3).project(weights, None)
+    assert torch.isnan(projected["a"][0])
+    assert projected["a"].nan_to_num().tolist() == [0.0, 3.0, 0.0, 0.0]
+    assert projected["b"].tolist() == [0.0, float("inf")]

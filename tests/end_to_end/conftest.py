@@ -118,7 +118,6 @@ def ray_here(user_modules: Path) -> Iterator[None]:
         log_to_driver=False,
         logging_level="ERROR",
         object_store_memory=80 * 2**20,
-        runtime_env={"worker_process_setup_hook": "atmc_search.search.trainable.warm_up"},  # as `run_study` does
     )
     yield
     ray.shutdown()

@@ -72,10 +72,10 @@ def test_a_line_for_every_finished_trial(prepared: Prepared, clock: Clock) -> No
     assert lines[0].startswith("trial 0 complete; size_bytes 1,000; clean_accuracy 0.8; robust_accuracy 0.5 | ")
     assert lines[1].startswith("trial 1 failed; diverged [bold]: lower lr | ")
     assert lines[2].startswith("trial 2 stopped; size_bytes 100; clean_accuracy 0.5; robust_accuracy 0.25 | ")
-    assert "1/40 trials, 1 running, front 1, hypervolume 0.400, 1:00 gone" in lines[0]
+    assert "1/40 trials, front 1, hypervolume 0.400, 1:00 gone" in lines[0]
     assert "left" not in lines[0]
     # 0.4, and the box of one decade more that trial 2 adds: 0.5 x 0.25
-    assert "3/40 trials, 0 running, 1 stopped, 1 failed, front 2, hypervolume 0.525, 1:20 gone" in lines[2]
+    assert "3/40 trials, 1 stopped, 1 failed, front 2, hypervolume 0.525, 1:20 gone" in lines[2]
     # two finished in the 20 s since the first did: 37 more take 370 s
     assert lines[2].endswith("about 6:10 left")
     assert lines[1].endswith("about 6:20 left")

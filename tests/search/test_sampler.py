@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from atmc_search.pareto import hypervolume
 from atmc_search.search.sampler import TRIAL_NUMBER, OptunaSearcher
-from atmc_search.spec import StudySpec
+from atmc_search.spec import StudySpec, parse_study
 
 MakeStudy = Callable[..., StudySpec]
 METRICS = {"size_bytes": 1000, "clean_accuracy": 0.9, "robust_accuracy": 0.5, "loss": 0.25}
@@ -267,3 +267,28 @@ def test_numbers_go_on_after_the_highest(make_study: MakeStudy) -> None:
     searcher.replay(17, config, "complete", METRICS)
     searcher.replay(4, config, "failed", {})
     assert [searcher.suggest(str(i))[TRIAL_NUMBER] for i in range(3)] == [18, 19, 20]
+
+
+@pytest.mark.parametrize("name", ["random", "tpe", "nsga2"])
+def test_a_study_that_goes_on_does_not_propose_the_same_configs_again(name):
+    document = {
+        "name": "again",
+        "trial": {
+            "data": {"name": "digits"},
+            "model": {"name": "mlp"},
+            "threat": {"eps": 0.1},
+            "dense": {"epochs": 1},
+            "train": {"epochs": 1, "lr": {"log_uniform": [0.001, 1.0]}},
+            "compress": {"keep": {"uniform": [0.1, 0.9]}},
+        },
+        "search": {"trials": 8, "sampler": {"name": name, "startup_trials": 8}},
+    }
+    spec = parse_study(document)
+    path = "trial.train.lr"
+    first = OptunaSearcher(spec)
+    before = [first.suggest(str(i)) for i in range(4)]
+    second = OptunaSearcher(spec, earlier=4)
+    for number, config in enumerate(before):
+        second.replay(number, {key: config[key] for key in spec.space}, "failed", {})
+    after = [second.suggest(str(i)) for i in range(4)]
+    assert not {config[path] for config in before} & {config[path] for config in after}

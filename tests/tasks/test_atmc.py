@@ -147,6 +147,14 @@ def test_the_dense_start_is_a_function_of_its_spec_and_reports_its_epochs(tiny_t
     assert torch.allclose(first.tensors["normalize.std"].flatten(), torch.tensor(std, dtype=torch.float32))
 
 
+@pytest.mark.parametrize(("train", "dense"), [(0.0, 0.9), (0.9, 0.0)])
+def test_trials_train_by_the_settings_of_train_and_not_of_dense(tiny_trial, tiny_splits, tiny_start, train, dense):
+    spec = tiny_trial(train={"momentum": train}, dense={"momentum": dense})
+    task = task_of(spec, tiny_splits, tiny_start)
+    task.step()
+    assert any(name.startswith("momentum/") for name in task.state_dict()[0]) == (train > 0)
+
+
 def test_with_every_weight_and_no_codebook_training_goes_on_from_the_dense_start(tiny_trial, tiny_splits, tiny_start):
     """With nothing bound and a vanishing rate, the artifact is the dense start, and its figures those of the start."""
     spec = tiny_trial(train={"lr": 1e-12, "weight_decay": 0.0}, compress={"bits": 32, "keep": 1.0, "floats": "fp32"})
