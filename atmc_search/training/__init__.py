@@ -1,11 +1,10 @@
 """Training: one epoch of adversarial training, the ADMM that pulls weights to a codebook, checkpoints as plain data."""
 
-from atmc_search.training.admm import AdmmState, add_penalty, admm_start, admm_update
+from atmc_search.training.admm import AdmmState, add_penalty, admm_start, admm_update, all_finite
 from atmc_search.training.checkpoint import load_tensors, save_tensors, tensors_from_bytes, tensors_to_bytes
 from atmc_search.training.loop import (
     Constrained,
     EpochStats,
-    all_finite,
     learning_rate,
     make_optimizer,
     seeded,

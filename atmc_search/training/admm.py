@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from atmc_search.compress import Codebook, Weights
+from atmc_search.errors import TrialFailed
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class AdmmState:
 @torch.no_grad()
 def admm_start(weights: Weights, codebook: Codebook) -> AdmmState:
     """θ' = Π(θ), u = 0."""
+    _refuse_divergence(weights)
     copies, centres = codebook.project(weights, codebook.init(weights))
     return AdmmState(copies, {name: torch.zeros_like(w) for name, w in weights.items()}, centres)
 
@@ -36,8 +38,19 @@ def admm_start(weights: Weights, codebook: Codebook) -> AdmmState:
 def admm_update(weights: Weights, codebook: Codebook, state: AdmmState) -> AdmmState:
     """One dual update: θ' ← Π(θ + u), u ← u + θ − θ'."""
     shifted = {name: weight + state.duals[name] for name, weight in weights.items()}
+    _refuse_divergence(shifted)
     copies, centres = codebook.project(shifted, state.centres)
     return AdmmState(copies, {name: shifted[name] - copies[name] for name in shifted}, centres)
+
+
+def all_finite(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether no tensor holds NaN or infinity."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
+
+
+def _refuse_divergence(weights: Weights) -> None:
+    if not all_finite(weights):
+        raise TrialFailed("diverged: weights are not finite where a codebook is sought; lower trial.train.lr")
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from atmc_search.attacks import Attack, perturb
@@ -147,8 +147,3 @@ def seeded(device: torch.device, *parts: int | str) -> Iterator[torch.Generator]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(number)
         yield torch.Generator(device=device).manual_seed(number)
-
-
-def all_finite(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether no tensor holds NaN or infinity."""
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
