@@ -27,7 +27,14 @@ class Attack(BaseModel, ABC):
 
     @abstractmethod
     def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        generator: torch.Generator,
+        *,
+        until_broken: bool = False,
     ) -> Tensor:
         """Adversarial images for `x`.
 
@@ -37,6 +44,8 @@ class Attack(BaseModel, ABC):
             y: (n,) true labels.
             threat: the norm and eps.
             generator: on x's device.
+            until_broken: set when measuring: an image that the model gets wrong needs no more work, and may be given
+                back as soon as it is found. Unset (training), every image is to raise the loss as far as it can.
 
         Returns:
             (n, c, h, w), same dtype and device as x.
@@ -44,7 +53,14 @@ class Attack(BaseModel, ABC):
 
 
 def perturb(
-    attack: Attack, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator
+    attack: Attack,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    generator: torch.Generator,
+    *,
+    until_broken: bool = False,
 ) -> Tensor:
     """Runs an attack: eval mode during it, effective weights once, no gradients left behind, result clipped.
 
@@ -54,7 +70,9 @@ def perturb(
     if threat.eps == 0:
         return x
     with _eval_mode(model), frozen_weights(model):
-        x_adv = attack(model, x.clone(), y, threat, generator).detach()  # a copy: some attacks write into their input
+        x_adv = attack(
+            model, x.clone(), y, threat, generator, until_broken=until_broken
+        ).detach()  # a copy: some attacks write into their input
     return clip(threat, x, torch.where(x_adv.isfinite(), x_adv, x))
 
 

@@ -15,7 +15,14 @@ class FGSM(Attack):
     """One full-length step of steepest ascent on the cross-entropy, from the clean image."""
 
     def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        generator: torch.Generator,
+        *,
+        until_broken: bool = False,
     ) -> Tensor:
         x_in = x.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(log_odds(model(x_in), y).sum(), x_in)

@@ -21,7 +21,14 @@ class PGD(Attack):
     random_start: bool = Field(True, description="start anywhere in the ball; false: at the clean image")
 
     def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        generator: torch.Generator,
+        *,
+        until_broken: bool = False,
     ) -> Tensor:
         # 2.5 eps / steps lets an iterate cross the ball and come back (Madry et al.). The original ATMC code used
         # 1.25 eps / steps from the clean image, from which a random start could not reach the far side.

@@ -199,7 +199,14 @@ class Bad(Attack):
     wrong: Any
 
     def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        generator: torch.Generator,
+        *,
+        until_broken: bool = False,
     ) -> Tensor:
         returned: Tensor = self.wrong(x)
         return returned
@@ -251,7 +258,14 @@ def test_an_attack_sees_the_model_in_eval_mode_without_trainable_weights() -> No
 
     class Look(Attack):
         def __call__(
-            self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator
+            self,
+            model: nn.Module,
+            x: Tensor,
+            y: Tensor,
+            threat: ThreatModel,
+            generator: torch.Generator,
+            *,
+            until_broken: bool = False,
         ) -> Tensor:
             seen.extend([module.training for module in model.modules()])
             seen.extend([parameter.requires_grad for parameter in model.parameters()])

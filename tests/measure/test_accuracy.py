@@ -22,7 +22,14 @@ class Noted(Attack):
     _labels: list[Tensor] = PrivateAttr(default_factory=list)
 
     def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        generator: torch.Generator,
+        *,
+        until_broken: bool = False,
     ) -> Tensor:
         self._images.append(x.clone())
         self._labels.append(y.clone())
@@ -114,7 +121,7 @@ def test_the_model_of_these_tests_tells_images_apart(model, digits):
 def test_equal_seeds_give_equal_images_and_other_seeds_other_starts(model, digits):
     def attacked(seed: int) -> Tensor:
         class Started(Noted):
-            def __call__(self, model, x, y, threat, generator):
+            def __call__(self, model, x, y, threat, generator, *, until_broken=False):
                 return super().__call__(model, x + torch.rand(x.shape, generator=generator), y, threat, generator)
 
         attack = Started()

@@ -236,7 +236,14 @@ class Watcher(Attack):
     _seen: list[tuple[bool, Tensor, Tensor]] = PrivateAttr(default_factory=list)
 
     def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        generator: torch.Generator,
+        *,
+        until_broken: bool = False,
     ) -> Tensor:
         norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
         assert norm.running_mean is not None
