@@ -21,7 +21,8 @@ from optuna.distributions import BaseDistribution
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from atmc_search import space
-from atmc_search.errors import SpecError, explain, shown
+from atmc_search.errors import SpecError, did_you_mean, explain, shown
+from atmc_search.methods import METHODS, Method
 from atmc_search.registry import validated
 
 
@@ -42,6 +43,13 @@ class Component(BaseModel):
         return dict(self.model_extra or {})
 
 
+class AugmentSpec(_Section):
+    """How training images are changed by chance, each anew in every epoch; never those to validate and test on."""
+
+    crop_padding: int = Field(0, ge=0, description="pixels of black on each side, before a crop of the image's size")
+    flip: bool = Field(False, description="mirror left to right with probability 1/2")
+
+
 class DataSpec(_Section):
     """Which images, and how they are split."""
 
@@ -51,6 +59,10 @@ class DataSpec(_Section):
     validation_size: int | None = Field(None, ge=1, description="held out of the training images; default: 20 %")
     test_size: int | None = Field(None, ge=1, description="stratified subset of the test images; default: all")
     seed: int = Field(0, ge=0, description="seed of the splits")
+    image_size: int | None = Field(
+        None, ge=1, le=1024, description="side in pixels that image_folder scales to; default: images stay as they are"
+    )
+    augment: AugmentSpec = AugmentSpec()
 
 
 class ThreatModel(_Section):
@@ -85,15 +97,34 @@ class TrainSpec(StageSpec):
 class CompressSpec(_Section):
     """The constraints: how many weights, in which form, of how many values (ATMC, arXiv 1902.03538)."""
 
-    factors: Literal["none", "uvc", "uvc_plain"] = Field(
-        "none", description="W = C, W = (I + U)V + C (or U(I + V) + C), or W = UV + C from a singular value start"
+    factors: Literal["none", "uvc", "uvc_plain", "low_rank"] = Field(
+        "none",
+        description="W = C; (I + U)V + C or U(I + V) + C; UV + C from singular values; or UV of lower rank",
     )
-    keep: float = Field(gt=0, le=1, description="non-zeros that survive, as a share of the dense weights")
+    pruning: Literal["projected", "one_shot", "none"] = Field(
+        "projected",
+        description="to the ℓ0 budget: at every step; once before training, mask fixed; or not at all",
+    )
+    keep: float = Field(
+        gt=0, le=1, description="non-zeros that survive (low_rank: entries of factors), as a share of the dense weights"
+    )
+    energy: float | None = Field(
+        None, gt=0, le=1, description="low_rank: ranks keep this share of all squared singular values, in place of keep"
+    )
     bits: int = Field(32, ge=1, le=32, description="2^bits values a tensor: 1 to 8, or 32 for no codebook")
+    bit_allocation: Literal["uniform", "mixed"] = Field(
+        "uniform", description="mixed: 1 to 8 bits by tensor, for the bytes that `bits` everywhere would cost"
+    )
+    budget_bytes: int | None = Field(
+        None, ge=1, description="most bytes of the artifact: sets the ranks of low_rank, the bits of mixed"
+    )
     rho: float = Field(0.1, ge=0, description="weight of the ADMM penalty")
     dual_every: int = Field(10, ge=1, description="optimizer steps between dual updates")
     codebook_from: float = Field(0.5, ge=0, lt=1, description="share of training after which ADMM sets in")
     floats: Literal["fp16", "fp32"] = Field("fp16", description="precision of codebooks, biases, norm parameters")
+    batch_norm: Literal["best", "kept", "reestimated"] = Field(
+        "best", description="statistics after the last projection: reestimated on training images, kept, or the better"
+    )
 
     @field_validator("bits")
     @classmethod
@@ -101,6 +132,18 @@ class CompressSpec(_Section):
         if 8 < bits < 32:
             raise ValueError("must be 1 to 8, or 32 for no codebook; choose one of these")
         return bits
+
+    @model_validator(mode="after")
+    def _together(self) -> CompressSpec:
+        if self.bit_allocation == "mixed" and self.bits == 32:
+            raise ValueError("bit_allocation mixed spreads the bytes of a codebook; set bits to 1 to 8")
+        if self.energy is not None and self.factors != "low_rank":
+            raise ValueError(f"energy sets the ranks of low_rank and factors is {self.factors}; remove energy")
+        if self.energy is not None and self.budget_bytes is not None and self.bit_allocation == "uniform":
+            raise ValueError("energy and budget_bytes both set the ranks; keep one of them")
+        if self.budget_bytes is not None and self.factors != "low_rank" and self.bit_allocation == "uniform":
+            raise ValueError("budget_bytes needs something to set; use factors low_rank or bit_allocation mixed")
+        return self
 
 
 class EvaluateSpec(_Section):
@@ -110,11 +153,15 @@ class EvaluateSpec(_Section):
     every: int = Field(1, ge=1, description="epochs between measurements; the last epoch is always measured")
     batch_size: int = Field(500, ge=1, description="images a batch")
     seed: int = Field(0, ge=0, description="seed of the attack's random starts")
+    masking_images: int = Field(
+        100, ge=0, description="validation images for the checks against gradient masking in the last epoch; 0: none"
+    )
 
 
 class TrialSpec(_Section):
     """One trial, fully determined."""
 
+    method: str | None = Field(None, description="a preset: " + ", ".join(METHODS))
     data: DataSpec
     model: Component
     threat: ThreatModel
@@ -123,6 +170,26 @@ class TrialSpec(_Section):
     compress: CompressSpec
     evaluate: EvaluateSpec = EvaluateSpec()
     seed: int = Field(0, ge=0, description="seed of data order and attacks; a sweep adds the trial's number")
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str | None) -> str | None:
+        if method is not None and method not in METHODS:
+            raise ValueError(f"unknown method; {did_you_mean(method, list(METHODS))}")
+        return method
+
+    @model_validator(mode="after")
+    def _as_the_method_says(self) -> TrialSpec:
+        if self.method is not None:
+            written = self.model_dump(mode="json")
+            for path, value in METHODS[self.method].fixes.items():
+                found = _at(written, path)
+                if found != value:
+                    raise ValueError(
+                        f"{path} is {shown(found)}, which method {self.method} fixes to {shown(value)}; "
+                        "remove it, or the method"
+                    )
+        return self
 
 
 class SamplerSpec(_Section):
@@ -212,6 +279,7 @@ class StudySpec(_Section):
     def _template(self) -> StudySpec:
         # A SpecError passes through pydantic unwrapped: it names its own path.
         _check_plain(self.trial)
+        self._check_methods()
         for _, config in space.corners(self.space):
             self.fill(config)
         return self
@@ -221,9 +289,38 @@ class StudySpec(_Section):
         """The distributions of the template by dotted path."""
         return space.distributions(self.trial)
 
+    def active(self, config: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+        """The part of the space that a trial with this config uses: without what its method fixes."""
+        method = self._method(config)
+        return {path: d for path, d in self.space.items() if method is None or not method.fixed(path)}
+
     def fill(self, config: Mapping[str, Any]) -> TrialSpec:
-        """The trial that a sampled config (values by dotted path) stands for."""
-        return validated(TrialSpec, space.fill(self.trial, config), path="trial")
+        """The trial that a sampled config (values by dotted path) stands for; what its method fixes is set."""
+        filled = space.fill(self.trial, config)
+        method = self._method(config)
+        for path, value in method.fixes.items() if method else ():
+            _set(filled, path, value)
+        return validated(TrialSpec, filled, path="trial")
+
+    def _method(self, config: Mapping[str, Any]) -> Method | None:
+        name = config.get(METHOD_PATH, self.trial.get("method"))
+        return METHODS.get(name) if isinstance(name, str) else None
+
+    def _check_methods(self) -> None:
+        """That nothing is written which every method that can be chosen fixes otherwise."""
+        written = self.trial.get("method")
+        choices = getattr(self.space.get(METHOD_PATH), "choices", [written])
+        methods = [METHODS[name] for name in choices if name in METHODS]
+        if len(methods) < len(choices) or not methods:
+            return  # some trials have no method, or `fill` says that it is unknown
+        said = choices[0] if len(choices) == 1 else "each of " + ", ".join(choices)
+        for path, distribution in self.space.items():
+            if all(method.fixed(path) for method in methods):
+                raise SpecError(f"{path}: is sampled without effect, as {said} fixes it; remove it, or add a method")
+        for path in methods[0].fixes:
+            value = _at(self.trial, path)
+            if value is not None and all(path in method.fixes and method.fixes[path] != value for method in methods):
+                raise SpecError(f"trial.{path} = {shown(value)}: {said} fixes it otherwise; remove it, or the method")
 
     @property
     def fingerprint(self) -> str:
@@ -232,6 +329,9 @@ class StudySpec(_Section):
         document["search"] = self.search.model_dump(mode="json", exclude={"trials"})
         return fingerprint(document)
 
+
+METHOD_PATH = "trial.method"
+"""Where a method stands; where it is sampled, it is drawn first, as it decides which other values are used."""
 
 _MAX_DEPTH = 32
 _MAX_VALUES = 10_000
@@ -363,6 +463,14 @@ def load_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     for dotted, value in (overrides or {}).items():
         _set(document, dotted, value)
     return parse_study(document, str(path))
+
+
+def _at(document: Mapping[str, Any], dotted: str) -> Any:
+    """The value at a dotted path of nested mappings; None where there is none."""
+    here: Any = document
+    for part in dotted.split("."):
+        here = here.get(part) if isinstance(here, Mapping) else None
+    return here
 
 
 def _set(document: Any, dotted: str, value: Any) -> None:

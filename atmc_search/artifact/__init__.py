@@ -1,11 +1,23 @@
 """What ships: a compressed model as one small file, and back.
 
 `pack` and `unpack` are the format (one file each for byte streams, tensors and the whole); `account` says what the
-bytes were spent on. Decoding never executes what the file holds: architectures are known by name.
+bytes were spent on, `mixed_bits` how best to spend them. Decoding never executes what the file holds: architectures
+are known by name.
 """
 
 from atmc_search.artifact.account import SizeAccount, account
+from atmc_search.artifact.allocation import encoded_bytes, mixed_bits
 from atmc_search.artifact.container import pack, read_header, unpack
 from atmc_search.artifact.model import Architecture, CompressedModel
 
-__all__ = ["Architecture", "CompressedModel", "SizeAccount", "account", "pack", "read_header", "unpack"]
+__all__ = [
+    "Architecture",
+    "CompressedModel",
+    "SizeAccount",
+    "account",
+    "encoded_bytes",
+    "mixed_bits",
+    "pack",
+    "read_header",
+    "unpack",
+]

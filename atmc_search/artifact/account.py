@@ -36,12 +36,13 @@ class SizeAccount:
         return self.nnz / self.dense_weights
 
 
-def account(model: CompressedModel, bits: int) -> SizeAccount:
+def account(model: CompressedModel, bits: int | Mapping[str, int]) -> SizeAccount:
     """Counts a model's non-zeros and the sizes that follow from them.
 
     Args:
         model: what is deployed.
-        bits: b of the codebooks of 2^b values that it was projected on; 32 where it was on none.
+        bits: b of the codebooks of 2^b values that it was projected on, of all tensors or by name; 32 where it was
+            on none.
     """
     nnz, paper, entropy = 0, 0, 0.0
     bits_per_tensor: dict[str, int] = {}
@@ -49,10 +50,11 @@ def account(model: CompressedModel, bits: int) -> SizeAccount:
         flat = tensor.numpy().reshape(-1)
         _, counts = np.unique(flat[flat != 0], return_counts=True)
         count = int(counts.sum())
-        bits_per_tensor[name] = bits if count else 0
+        width = bits if isinstance(bits, int) else bits[name]
+        bits_per_tensor[name] = width if count else 0
         nnz += count
-        paper += count * bits
-        if bits < 32:
+        paper += count * width
+        if width < 32:
             entropy += _entropy_bits(np.append(counts, flat.size - count))
         else:
             entropy += _entropy_bits(np.array([count, flat.size - count])) + 32 * count

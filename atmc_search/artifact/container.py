@@ -4,7 +4,7 @@
     1 byte    format version, 1
     4 bytes   CRC-32 of all that follows, little endian
     stream    header: JSON of model, args, input, classes and what travels along
-    per compressed layer: 1 byte form; for UV + C forms the rank as varint; each factor's tensor (coding.py)
+    per compressed layer: 1 byte form; for forms with U and V the rank as varint; each factor's tensor (coding.py)
     per other tensor of the state dict, in order: floats, or for integers 1 byte 0 and a stream of int64
 
 Names and shapes are not stored: the architecture, built by name, has them.
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from atmc_search.artifact import coding
 from atmc_search.artifact.model import Architecture, CompressedModel, other_tensors
 from atmc_search.artifact.streams import Reader, Writer
-from atmc_search.compress import FORMS, FactorisedLayer, layers_to_compress
+from atmc_search.compress import FORMS, FactorisedLayer, factorisable, layers_to_compress
 from atmc_search.errors import ArtifactError, AtmcError, shown
 
 MAGIC = b"ATMC"
@@ -178,8 +178,7 @@ def _read_layer(reader: Reader, found: FactorisedLayer, model: nn.Module) -> Fac
     limit = min(found.rows, found.columns)
     # The identity has the smaller side: (rows, rows) on the left of V, (columns, columns) on the right of U.
     side = {"identity_left": found.rows, "identity_right": found.columns}.get(form, rank)
-    grouped = getattr(model.get_submodule(found.module), "groups", 1) > 1
-    if not 0 < rank <= limit or rank != side or grouped:
+    if not 0 < rank <= limit or rank != side or not factorisable(model, found):
         raise ArtifactError(f"artifact's rank {rank} does not fit layer {found.module!r}; it is damaged, get it again")
     return FactorisedLayer(found.module, found.shape, form, found.transposed, rank)
 

@@ -1,11 +1,11 @@
 """Compression constraints and the parametrisations they act on.
 
 A constraint is an immutable object over named weights (`Constraint`): its state is passed in and returned. To add
-one: a file with such a class, its laws in tests/compress/test_laws.py, its settings in `spec.CompressSpec`.
+one: a file with such a class, a row in tests/compress/test_constraint_laws.py, its settings in `spec.CompressSpec`.
 """
 
 from atmc_search.compress.base import Constraint, Weights
-from atmc_search.compress.codebook import Codebook, kmeans_with_zero
+from atmc_search.compress.codebook import Codebook, half_precision, kmeans_with_zero, requantised
 from atmc_search.compress.factors import (
     FORMS,
     FactorForm,
@@ -13,10 +13,13 @@ from atmc_search.compress.factors import (
     combine,
     constrained_weights,
     effective_weight,
+    factorisable,
     factorise,
     layers_to_compress,
 )
 from atmc_search.compress.l0 import GlobalL0, largest
+from atmc_search.compress.ranks import ranks_by_budget, ranks_by_energy, spectra
+from atmc_search.compress.support import FixedSupport
 
 __all__ = [
     "FORMS",
@@ -24,13 +27,20 @@ __all__ = [
     "Constraint",
     "FactorForm",
     "FactorisedLayer",
+    "FixedSupport",
     "GlobalL0",
     "Weights",
     "combine",
     "constrained_weights",
     "effective_weight",
+    "factorisable",
     "factorise",
+    "half_precision",
     "kmeans_with_zero",
     "largest",
     "layers_to_compress",
+    "ranks_by_budget",
+    "ranks_by_energy",
+    "requantised",
+    "spectra",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,13 +31,19 @@ _EXACT = 256
 class Codebook(Constraint[Mapping[str, Tensor]]):
     """At most `2**bits` distinct non-zero values in each tensor. State: the centres of each tensor, sorted.
 
+    `bits` is one number for all tensors, or each tensor's own by name.
+
     The violation is the number of distinct non-zero values too many, summed over tensors. For tensors of more than
     256 distinct values `project` is a local optimum of k-means, not always the nearest point of the set; a second
     projection changes nothing all the same, because values that number at most 2^b are their own centres.
     """
 
-    bits: int
+    bits: int | Mapping[str, int]
     seed: int = 0
+
+    def bits_of(self, name: str) -> int:
+        """The bits of tensor `name`."""
+        return self.bits if isinstance(self.bits, int) else self.bits[name]
 
     def init(self, weights: Weights) -> Mapping[str, Tensor]:
         return {}
@@ -47,17 +54,53 @@ class Codebook(Constraint[Mapping[str, Tensor]]):
         for name, tensor in weights.items():
             flat = tensor.detach().reshape(-1).cpu().numpy()
             warm = state[name].cpu().numpy() if name in state else None
-            found = kmeans_with_zero(flat, 2**self.bits, seed=self.seed, warm=warm)
+            found = kmeans_with_zero(flat, 2 ** self.bits_of(name), seed=self.seed, warm=warm)
             projected[name] = torch.from_numpy(nearest(flat, found)).view_as(tensor).to(tensor.device)
             centres[name] = torch.from_numpy(found)
         return projected, centres
 
     def violation(self, weights: Weights) -> float:
         excess = 0
-        for tensor in weights.values():
+        for name, tensor in weights.items():
             distinct = torch.unique(tensor[tensor != 0]).numel()
-            excess += max(0, distinct - 2**self.bits)
+            excess += max(0, distinct - 2 ** self.bits_of(name))
         return float(excess)
+
+
+def requantised(
+    values: NDArray[np.float32],
+    bits: int,
+    *,
+    seed: int = 0,
+    warm: NDArray[np.float32] | None = None,
+    floats: Literal["fp16", "fp32"] = "fp32",
+) -> NDArray[np.float32]:
+    """`values` on at most 2^bits values, the support as it was: the last projection, and what is deployed.
+
+    Args:
+        values: any shape; exact zeros stay zero, all others stay non-zero.
+        bits: of the codebook.
+        seed: of the k-means++ starts.
+        warm: centres to start from.
+        floats: precision of the centres, to which they are rounded before values move to them.
+    """
+    flat = values.reshape(-1)
+    support = flat != 0
+    out = flat.copy()
+    if support.any():
+        found = kmeans_with_zero(flat[support], 2**bits, seed=seed, warm=warm, zero=False)
+        if floats == "fp16":
+            halves = np.unique(half_precision(torch.from_numpy(found)).numpy())
+            found = found if (halves == 0).any() else halves  # a centre that fp16 takes for zero would prune
+        out[support] = nearest(flat[support], found, zero=False)
+    return out.reshape(values.shape)
+
+
+def half_precision(tensor: Tensor) -> Tensor:
+    """`tensor` rounded to fp16's grid (as float32), or unchanged if that moves a value by over 0.1 % or 1e-7."""
+    rounded = tensor.half().float()
+    near = torch.isclose(rounded, tensor, rtol=1e-3, atol=1e-7)
+    return rounded if bool(near.all()) else tensor
 
 
 def kmeans_with_zero(
@@ -76,7 +119,8 @@ def kmeans_with_zero(
         values: (n,) finite; exact zeros cost nothing and are ignored.
         clusters: the most centres to return, beside zero.
         seed: of the k-means++ starts; the same seed gives the same centres.
-        warm: centres to start from (of the previous projection, say) in place of the k-means++ starts.
+        warm: centres to start from (of the previous projection, say) in place of the k-means++ starts, if no more than
+            `clusters`.
         zero: whether values may also go to the centre at zero. False prunes nothing: every value gets a centre.
 
     Returns:
@@ -92,7 +136,7 @@ def kmeans_with_zero(
         sums = _PrefixSums(x, zero)
         rng = np.random.default_rng(seed)
         starts = [_companded_start(x, clusters)]
-        if warm is not None and len(warm):
+        if warm is not None and 0 < len(warm) <= clusters:
             starts.append(np.asarray(warm, dtype=np.float64))
         else:
             starts += [_plusplus_start(sums, clusters, rng) for _ in range(_RESTARTS)]

@@ -1,4 +1,4 @@
-"""Weights as W = UV + C: which layers are compressed, in which form, and the torch parametrisation that does it.
+"""Weights as W = UV + C or UV: which layers are compressed, in which form, and the torch parametrisation that does it.
 
 Matrices have one row per output channel or feature: a convolution's kernel is flattened to out × (in·kh·kw). The
 identity-offset forms start at the dense model with nothing to approximate ([P] sect. 3.2; METHOD 1): the identity is
@@ -17,8 +17,8 @@ from torch.nn.utils import parametrize
 
 from atmc_search.errors import SpecError
 
-FactorForm: TypeAlias = Literal["dense", "identity_left", "identity_right", "plain"]
-"""W = C; (I + U)V + C; U(I + V) + C; UV + C."""
+FactorForm: TypeAlias = Literal["dense", "identity_left", "identity_right", "plain", "low_rank"]
+"""W = C; (I + U)V + C; U(I + V) + C; UV + C; UV."""
 
 FORMS: tuple[FactorForm, ...] = get_args(FactorForm)
 
@@ -65,11 +65,8 @@ class FactorisedLayer:
         """Names and shapes of the constrained matrices, in their fixed order."""
         if self.form == "dense":  # the weight as it lies in memory, whatever its axes mean
             return {self.weight: (self.shape[0], self.rows * self.columns // self.shape[0])}
-        return {
-            f"{self.weight}.U": (self.rows, self.rank),
-            f"{self.weight}.V": (self.rank, self.columns),
-            f"{self.weight}.C": (self.rows, self.columns),
-        }
+        product = {f"{self.weight}.U": (self.rows, self.rank), f"{self.weight}.V": (self.rank, self.columns)}
+        return product if self.form == "low_rank" else product | {f"{self.weight}.C": (self.rows, self.columns)}
 
     def to_matrix(self, weight: Tensor) -> Tensor:
         """(rows, columns) view of a weight tensor."""
@@ -83,9 +80,11 @@ class FactorisedLayer:
 
 
 def combine(form: FactorForm, factors: Sequence[Tensor]) -> Tensor:
-    """The matrix W of its factors: (C,) for the dense form, else (U, V, C)."""
+    """The matrix W of its factors: (C,) for the dense form, (U, V) for the low-rank one, else (U, V, C)."""
     if form == "dense":
         return factors[0]
+    if form == "low_rank":
+        return factors[0] @ factors[1]
     u, v, c = factors
     product = torch.addmm(c, u, v)
     if form == "identity_left":
@@ -96,7 +95,7 @@ def combine(form: FactorForm, factors: Sequence[Tensor]) -> Tensor:
 
 
 def start(form: FactorForm, matrix: Tensor, rank: int) -> tuple[Tensor, ...]:
-    """Factors whose `combine` is `matrix` (to rounding, for the plain form's singular value start)."""
+    """Factors whose `combine` is `matrix`: to rounding for the plain form, nearest of its rank for the low-rank one."""
     zeros = torch.zeros_like(matrix)
     rows, columns = matrix.shape
     if form == "dense":
@@ -109,7 +108,7 @@ def start(form: FactorForm, matrix: Tensor, rank: int) -> tuple[Tensor, ...]:
     left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
     root = values[:rank].sqrt()
     u, v = (left[:, :rank] * root).to(matrix), (root[:, None] * right[:rank]).to(matrix)
-    return u, v, matrix - u @ v
+    return (u, v) if form == "low_rank" else (u, v, matrix - u @ v)
 
 
 def layers_to_compress(model: nn.Module) -> list[FactorisedLayer]:
@@ -137,30 +136,42 @@ def layers_to_compress(model: nn.Module) -> list[FactorisedLayer]:
     return found
 
 
-def factorise(model: nn.Module, factors: Literal["none", "uvc", "uvc_plain"]) -> list[FactorisedLayer]:
+def factorise(
+    model: nn.Module,
+    factors: Literal["none", "uvc", "uvc_plain", "low_rank"],
+    ranks: Mapping[str, int] | None = None,
+) -> list[FactorisedLayer]:
     """Parametrises, in place, every ungrouped layer's weight by its factors; grouped convolutions stay dense.
 
     Args:
         model: any module; its weights are the start that the factors reproduce.
-        factors: "none" leaves W = C; "uvc" takes the identity-offset form on the smaller side; "uvc_plain" UV + C.
+        factors: "none" leaves W = C; "uvc" takes the identity-offset form on the smaller side; "uvc_plain" UV + C;
+            "low_rank" UV of the given ranks, which only approximates the start.
+        ranks: of the low-rank form, by the weight's name; a layer of rank 0 or without one stays W = C.
 
     Returns:
         The layers, in order, to pass to `constrained_weights`.
     """
     layers = []
     for layer in layers_to_compress(model):
-        module = model.get_submodule(layer.module)
-        if factors == "none" or getattr(module, "groups", 1) > 1:
+        rank = min(layer.rows, layer.columns)
+        if factors == "low_rank":
+            rank = (ranks or {}).get(layer.weight, 0)
+        if factors == "none" or rank == 0 or not factorisable(model, layer):
             layers.append(layer)
             continue
-        form: FactorForm = "plain"
+        form: FactorForm = "low_rank" if factors == "low_rank" else "plain"
         if factors == "uvc":
             form = "identity_left" if layer.rows <= layer.columns else "identity_right"
-        rank = min(layer.rows, layer.columns)
         layer = FactorisedLayer(layer.module, layer.shape, form, layer.transposed, rank)
-        parametrize.register_parametrization(module, "weight", _Factors(layer))
+        parametrize.register_parametrization(model.get_submodule(layer.module), "weight", _Factors(layer))
         layers.append(layer)
     return layers
+
+
+def factorisable(model: nn.Module, layer: FactorisedLayer) -> bool:
+    """Whether a layer's weight is one matrix: a grouped convolution's is several, and stays as it is."""
+    return getattr(model.get_submodule(layer.module), "groups", 1) == 1
 
 
 def constrained_weights(model: nn.Module, layers: Sequence[FactorisedLayer]) -> dict[str, nn.Parameter]:
@@ -172,7 +183,7 @@ def constrained_weights(model: nn.Module, layers: Sequence[FactorisedLayer]) -> 
             tensors = [module._parameters["weight"]]
         else:
             inner = module.get_submodule("parametrizations.weight")
-            tensors = [inner._parameters[f"original{i}"] for i in range(3)]
+            tensors = [inner._parameters[f"original{i}"] for i in range(len(layer.factor_shapes))]
         for name, tensor in zip(layer.factor_shapes, tensors, strict=True):
             assert tensor is not None
             weights[name] = tensor
@@ -187,14 +198,14 @@ def effective_weight(layer: FactorisedLayer, weights: Mapping[str, Tensor]) -> T
 
 
 class _Factors(nn.Module):
-    """The torch parametrisation: original0, original1, original2 are U, V, C."""
+    """The torch parametrisation: original0, original1 and, where there is one, original2 are U, V and C."""
 
     def __init__(self, layer: FactorisedLayer) -> None:
         super().__init__()
         self.layer = layer
 
-    def forward(self, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
-        return self.layer.from_matrix(combine(self.layer.form, (u, v, c)))
+    def forward(self, *factors: Tensor) -> Tensor:
+        return self.layer.from_matrix(combine(self.layer.form, factors))
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, ...]:
         return start(self.layer.form, self.layer.to_matrix(weight), self.layer.rank)

@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from atmc_search.space import Config
-from atmc_search.spec import SearchSpec, StudySpec
+from atmc_search.spec import METHOD_PATH, SearchSpec, StudySpec
 
 TRIAL_NUMBER = "trial_number"
 """The key under which a trial's number stands in Ray's config, beside the sampled values by dotted path."""
@@ -32,7 +33,6 @@ class OptunaSearcher(Searcher):
         # Ray asks every searcher for one metric and mode; the objectives of several are kept here instead.
         super().__init__(metric=None, mode=None)
         self._spec = spec
-        self._space = spec.space
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         minimize, maximize = optuna.study.StudyDirection.MINIMIZE, optuna.study.StudyDirection.MAXIMIZE
         directions = [minimize if d == "min" else maximize for d in spec.objectives.values()]
@@ -46,7 +46,7 @@ class OptunaSearcher(Searcher):
 
         Args:
             number: the trial's.
-            config: its sampled values by dotted path.
+            config: its sampled values by dotted path; values that its method does not use are ignored.
             state: as in the column `state`.
             metrics: its last report.
         """
@@ -88,8 +88,15 @@ class OptunaSearcher(Searcher):
 
     def _ask(self, config: Mapping[str, Any] | None) -> optuna.Trial:
         if config is not None:
-            self.study.enqueue_trial(dict(config))
-        return self.study.ask(self._space)
+            active = self._spec.active(config)
+            self.study.enqueue_trial({path: value for path, value in config.items() if path in active})
+        trial = self.study.ask()
+        space = self._spec.space
+        if METHOD_PATH in space:  # the method first: it decides which other values the trial has
+            suggest(trial, METHOD_PATH, space[METHOD_PATH])
+        for path, distribution in self._spec.active(trial.params).items():
+            suggest(trial, path, distribution)
+        return trial
 
     def _tell(self, trial: optuna.Trial, state: str, metrics: Mapping[str, Any]) -> None:
         values = [number_of(metrics.get(name)) for name in self._spec.objectives]
@@ -104,6 +111,19 @@ class OptunaSearcher(Searcher):
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
             self.study.tell(trial, values)
+
+
+def suggest(trial: optuna.Trial, path: str, distribution: BaseDistribution) -> None:
+    """Draws the value at `path`; one that is drawn already stays."""
+    match distribution:
+        case CategoricalDistribution(choices=choices):
+            trial.suggest_categorical(path, choices)
+        case IntDistribution(low=low, high=high):
+            trial.suggest_int(path, low, high)
+        case FloatDistribution(low=low, high=high, log=log):
+            trial.suggest_float(path, low, high, log=log)
+        case _:
+            raise AssertionError(f"no way to draw from {distribution}")
 
 
 def make_sampler(search: SearchSpec, earlier: int = 0) -> optuna.samplers.BaseSampler:

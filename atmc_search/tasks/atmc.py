@@ -5,31 +5,31 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from atmc_search.artifact import Architecture, CompressedModel, account, pack, unpack
-from atmc_search.artifact.model import other_tensors
+from atmc_search.artifact import Architecture, CompressedModel, pack, unpack
 from atmc_search.attacks import build_attack
-from atmc_search.compress import Codebook, GlobalL0, constrained_weights, factorise, layers_to_compress
-from atmc_search.data import DeviceData, Splits
+from atmc_search.compress import (
+    Codebook,
+    FactorisedLayer,
+    constrained_weights,
+    factorise,
+    layers_to_compress,
+)
+from atmc_search.data import DeviceData, Splits, augment
 from atmc_search.errors import SpecError, TrialFailed
-from atmc_search.measure import Measurement, measure
+from atmc_search.measure import Measurement, masking_checks, measure
 from atmc_search.results import ATMC_COLUMNS, Column
 from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks.base import Report, Start, Task
-from atmc_search.tasks.deploy import deployable
-from atmc_search.training import (
-    AdmmState,
-    Constrained,
-    all_finite,
-    make_optimizer,
-    train_epoch,
-)
+from atmc_search.tasks.constraints import l0_budget, low_ranks, pruning_of
+from atmc_search.tasks.deploy import Deployer, overhead_bytes
+from atmc_search.training import AdmmState, Constrained, all_finite, make_optimizer, train_epoch
 from atmc_search.version import __version__
 
 
@@ -47,7 +47,7 @@ class AtmcTask(Task):
         self._validation = DeviceData(data.validation, self._device)
         self._architecture = _architecture(spec, data)
         self._start = start
-        self._meta = {
+        meta = {
             **meta,
             "threat": [spec.threat.norm, spec.threat.eps],
             "fingerprint": fingerprint(spec.model_dump(mode="json")),
@@ -57,12 +57,20 @@ class AtmcTask(Task):
         self._evaluation = build_attack(spec.evaluate.attack, path="trial.evaluate.attack")
         self._model = self._architecture.build()
         self._model.load_state_dict(dict(start.tensors))
-        self._layers = factorise(self._model, spec.compress.factors)
+        ranks = None
+        if spec.compress.factors == "low_rank":
+            spent = overhead_bytes(
+                self._model, layers_to_compress(self._model), self._architecture, spec.compress, meta
+            )
+            ranks = low_ranks(self._model, spec.compress, spent)
+        self._layers = factorise(self._model, spec.compress.factors, ranks)
         self._model.to(self._device)
+        self._deployer = Deployer(self._model, self._layers, self._architecture, spec, self._attack, meta)
+        weights = constrained_weights(self._model, self._layers)
         self._constrained = Constrained(
-            constrained_weights(self._model, self._layers),
-            GlobalL0(_budget(spec, self._model_weights())),
-            Codebook(spec.compress.bits, seed=spec.seed) if spec.compress.bits < 32 else None,
+            weights,
+            pruning_of(spec.compress, weights, _dense_weights(self._layers)),
+            self._deployer.codebook if spec.compress.bits < 32 else None,
             spec.compress,
         )
         self._optimizer = make_optimizer(self._model, spec.train)
@@ -75,12 +83,13 @@ class AtmcTask(Task):
         build_attack(spec.train.attack, path="trial.train.attack")
         build_attack(spec.evaluate.attack, path="trial.evaluate.attack")
         layers = layers_to_compress(_architecture(spec, data).build())
-        weights = sum(layer.rows * layer.columns for layer in layers)
-        if _budget(spec, weights) < len(layers):
+        weights = _dense_weights(layers)
+        budget = l0_budget(spec.compress, weights)
+        if spec.compress.pruning != "none" and budget < len(layers):
             least = len(layers) / weights
             digit = 10.0 ** (math.floor(math.log10(least)) - 1)  # two digits, rounded up so that the remedy is one
             raise SpecError(
-                f"trial.compress.keep = {spec.compress.keep:g}: the budget is impossible, {_budget(spec, weights)} "
+                f"trial.compress.keep = {spec.compress.keep:g}: the budget is impossible, {budget} "
                 f"non-zeros for {len(layers)} layers of {weights} weights; "
                 f"raise it to {math.ceil(least / digit) * digit:.2g} or more"
             )
@@ -97,7 +106,7 @@ class AtmcTask(Task):
     def reference(cls, spec: TrialSpec, data: Splits) -> Mapping[str, float]:
         model = _architecture(spec, data).build()
         layers = layers_to_compress(model)
-        weights = float(sum(layer.rows * layer.columns for layer in layers))
+        weights = float(_dense_weights(layers))
         return {
             "size_bytes": float(_dense_bytes(model)),
             "nnz": weights,
@@ -131,6 +140,7 @@ class AtmcTask(Task):
                 label="dense",
                 attack=attack,
                 threat=spec.threat,
+                augment=_augmentation(spec),
             )
             report({"epoch": epoch + 1, "epochs": spec.dense.epochs, "loss": stats.loss})
         figures = _measure(spec, model.eval(), DeviceData(data.validation, place))
@@ -154,6 +164,7 @@ class AtmcTask(Task):
                 attack=self._attack,
                 threat=self.spec.threat,
                 constrained=self._constrained,
+                augment=_augmentation(self.spec),
             )
             if not all_finite(dict(self._model.named_parameters())):
                 raise TrialFailed(
@@ -179,7 +190,10 @@ class AtmcTask(Task):
         if admm is not None:
             for part, values in (("copies", admm.copies), ("duals", admm.duals), ("centres", admm.centres)):
                 tensors |= {f"{part}/{name}": tensor for name, tensor in values.items()}
-        return tensors, {"epoch": self.epoch, "seconds": dict(self._seconds)}
+        bits = None
+        if admm is not None:
+            bits = admm.codebook.bits if isinstance(admm.codebook.bits, int) else dict(admm.codebook.bits)
+        return tensors, {"epoch": self.epoch, "seconds": dict(self._seconds), "bits": bits}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         parts: dict[str, dict[str, Tensor]] = {}
@@ -192,7 +206,8 @@ class AtmcTask(Task):
                 self._optimizer.state[parameter]["momentum_buffer"] = parts["momentum"][name].clone()
         if "copies" in parts:
             centres = {name: tensor.cpu() for name, tensor in parts["centres"].items()}
-            self._constrained.admm = AdmmState(parts["copies"], parts["duals"], centres)
+            codebook = Codebook(facts["bits"], seed=self.spec.seed)
+            self._constrained.admm = AdmmState(codebook, parts["copies"], parts["duals"], centres)
         self.epoch = facts["epoch"]
         self._seconds = dict(facts["seconds"])
 
@@ -200,24 +215,12 @@ class AtmcTask(Task):
         """Projects, packs, decodes, and measures what was decoded."""
         with self._timed("pack_s"):
             admm = self._constrained.admm
-            compressed = CompressedModel.of(
-                self._model,
-                self._layers,
-                self._architecture,
-                *deployable(
-                    self._constrained.weights,
-                    other_tensors(self._model, self._layers),
-                    self._constrained.codebook,
-                    admm.centres if admm else {},
-                    self.spec.compress.floats,
-                ),
-                meta=self._meta,
-            )
-            self._artifact = pack(compressed)
-            sizes = account(compressed, self.spec.compress.bits)
+            deployed = self._deployer.deploy(self._constrained.weights, admm.centres if admm else {}, self._train)
+            self._artifact, sizes = deployed.artifact, deployed.sizes
         with self._timed("measure_s"):
             decoded = unpack(self._artifact, allow_custom_models=True).to(self._device)
             figures = _measure(self.spec, decoded, self._validation)
+            flags = self._masking_flags(decoded) if self.done and self.spec.evaluate.masking_images else None
         clean_low, clean_high = figures.clean.interval
         robust_low, robust_high = figures.robust.interval
         return {
@@ -228,16 +231,30 @@ class AtmcTask(Task):
             "robust_accuracy_low": robust_low,
             "robust_accuracy_high": robust_high,
             "validation_images": figures.clean.n,
+            "masking_flags": flags,
             "nnz": sizes.nnz,
             "density": sizes.density,
             "dense_weights": sizes.dense_weights,
             "paper_bits": sizes.paper_bits,
             "entropy_bits": sizes.entropy_bits,
             "bits_per_tensor": json.dumps(sizes.bits_per_tensor),
+            "batch_norm_reestimated": deployed.batch_norm_reestimated,
         }
 
-    def _model_weights(self) -> int:
-        return sum(layer.rows * layer.columns for layer in self._layers)
+    def _masking_flags(self, decoded: nn.Module) -> str:
+        surrogate = self._architecture.build()
+        surrogate.load_state_dict(dict(self._start.tensors))
+        checks = masking_checks(
+            decoded,
+            self._validation,
+            self._evaluation,
+            self.spec.threat,
+            surrogate=surrogate.to(self._device).eval(),
+            images=self.spec.evaluate.masking_images,
+            batch_size=self.spec.evaluate.batch_size,
+            seed=self.spec.evaluate.seed,
+        )
+        return ",".join(checks.flags)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -263,9 +280,15 @@ def _architecture(spec: TrialSpec, data: Splits) -> Architecture:
     return Architecture(spec.model.name, spec.model.args, data.input_shape, data.classes)
 
 
-def _budget(spec: TrialSpec, dense_weights: int) -> int:
-    """k = keep × dense weights, whatever the factors."""
-    return round(spec.compress.keep * dense_weights)
+def _augmentation(spec: TrialSpec) -> Callable[[Tensor, torch.Generator], Tensor] | None:
+    wanted = spec.data.augment
+    if not (wanted.crop_padding or wanted.flip):
+        return None
+    return lambda x, generator: augment(x, crop_padding=wanted.crop_padding, flip=wanted.flip, generator=generator)
+
+
+def _dense_weights(layers: Sequence[FactorisedLayer]) -> int:
+    return sum(layer.rows * layer.columns for layer in layers)
 
 
 def _dense_bytes(model: nn.Module) -> int:

@@ -8,15 +8,128 @@ measured, so that the file holds exactly the model whose figures are reported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from atmc_search.compress import Codebook, Weights, kmeans_with_zero
-from atmc_search.compress.codebook import nearest
+from atmc_search.artifact import Architecture, CompressedModel, SizeAccount, account, encoded_bytes, pack
+from atmc_search.artifact.model import other_tensors
+from atmc_search.attacks import Attack
+from atmc_search.compress import Codebook, FactorisedLayer, Weights, half_precision, requantised
+from atmc_search.data import DeviceData
+from atmc_search.errors import TrialFailed
+from atmc_search.spec import CompressSpec, TrialSpec
+from atmc_search.tasks.constraints import codebook_for
+from atmc_search.training import AttackedBatches, attacked_loss, has_running_statistics, reestimated
+
+_STATISTICS_BATCHES = 16
+_CHOICE_BATCHES = 8
+_BUDGET_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The file that ships, what its bytes are spent on, and whether batch norm statistics were gathered anew."""
+
+    artifact: bytes
+    sizes: SizeAccount
+    batch_norm_reestimated: bool
+
+
+@dataclass(frozen=True)
+class Deployer:
+    """Makes the artifact of a model in training.
+
+    Attributes:
+        model: the parametrised model.
+        layers: its compressed layers.
+        architecture: how to build the plain model.
+        spec: of the trial.
+        attack: of its training.
+        meta: facts that travel in the artifact.
+    """
+
+    model: nn.Module
+    layers: Sequence[FactorisedLayer]
+    architecture: Architecture
+    spec: TrialSpec
+    attack: Attack
+    meta: Mapping[str, Any]
+
+    def codebook(self, weights: Weights, *, spare_bytes: int = 0) -> Codebook:
+        """The codebook constraint for these weights; of a budget, `spare_bytes` are left unspent."""
+        settings = self.spec.compress
+        overhead = overhead_bytes(self.model, self.layers, self.architecture, settings, self.meta)
+        return codebook_for(weights, settings, overhead_bytes=overhead + spare_bytes, seed=self.spec.seed)
+
+    def deploy(self, weights: Weights, centres: Mapping[str, Tensor], train: DeviceData) -> Deployed:
+        """Projects, packs and accounts.
+
+        Args:
+            weights: within the ℓ0 budget.
+            centres: ADMM's, empty where it has not set in.
+            train: training images, for batch norm statistics.
+
+        Raises:
+            TrialFailed: the file is over `budget_bytes`.
+        """
+        settings, spare = self.spec.compress, 0
+        for _ in range(_BUDGET_ROUNDS):
+            codebook = self.codebook(weights, spare_bytes=spare) if settings.bits < 32 else None
+            compressed, anew = self._compressed(weights, centres, codebook, train)
+            artifact = pack(compressed)
+            excess = len(artifact) - (settings.budget_bytes or len(artifact))
+            if excess <= 0:
+                return Deployed(artifact, account(compressed, codebook.bits if codebook else 32), anew)
+            if settings.bit_allocation == "uniform":
+                break
+            spare += excess  # new statistics of batch norm may take more bytes than those the bits were chosen beside
+        raise TrialFailed(
+            f"budget_bytes = {settings.budget_bytes}: the artifact has {len(artifact)} bytes; raise it by a little"
+        )
+
+    def _compressed(
+        self, weights: Weights, centres: Mapping[str, Tensor], codebook: Codebook | None, train: DeviceData
+    ) -> tuple[CompressedModel, bool]:
+        """The model as deployed, and whether its batch norm statistics were gathered anew."""
+        settings, device = self.spec.compress, train.labels.device
+        others = other_tensors(self.model, self.layers)
+        projected, other = deployable(weights, others, codebook, centres, settings.floats)
+        compressed = self._assembled(projected, other)
+        if settings.batch_norm == "kept" or not has_running_statistics(self.model):
+            return compressed, False
+        batches = AttackedBatches(train, self.attack, self.spec.threat, self.spec.train.batch_size, self.spec.seed)
+        kept = compressed.materialise().to(device)
+        fitted = reestimated(kept, batches, _STATISTICS_BATCHES).state_dict()
+        anew = {name: fitted[name].cpu() for name in others}
+        candidate = self._assembled(projected, rounded(anew, settings.floats))
+        if settings.batch_norm == "best":
+            # On training images: validation images must not choose between models of one trial.
+            models = (kept, candidate.materialise().to(device))
+            losses = [attacked_loss(model, batches, _CHOICE_BATCHES) for model in models]
+            if not losses[1] < losses[0]:
+                return compressed, False
+        return candidate, True
+
+    def _assembled(self, weights: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> CompressedModel:
+        return CompressedModel.of(self.model, self.layers, self.architecture, weights, others, meta=self.meta)
+
+
+def overhead_bytes(
+    model: nn.Module,
+    layers: Sequence[FactorisedLayer],
+    architecture: Architecture,
+    settings: CompressSpec,
+    meta: Mapping[str, Any],
+) -> int:
+    """What an artifact takes beside its weights: header, biases, norm parameters."""
+    zeros = {name: torch.zeros(shape) for layer in layers for name, shape in layer.factor_shapes.items()}
+    others = rounded(other_tensors(model, layers), settings.floats)
+    empty = pack(CompressedModel.of(model, layers, architecture, zeros, others, meta=meta))
+    return len(empty) - encoded_bytes({name: tensor.numpy() for name, tensor in zeros.items()})
 
 
 @torch.no_grad()
@@ -32,30 +145,24 @@ def deployable(
     Args:
         weights: within the ℓ0 budget.
         others: every other tensor of the state.
-        codebook: how many values a tensor may have; None leaves the values as they are.
+        codebook: how many values each tensor may have; None leaves the values as they are.
         centres: ADMM's, by weight name, to start from; empty where ADMM has not set in.
         floats: precision of codebooks and other tensors. A tensor that fp16 would distort keeps fp32.
     """
-    rounding = half_precision if floats == "fp16" else (lambda tensor: tensor)
-    # Contiguous: of other strides (singular vectors have them) `reshape` below would be a copy, and be lost.
+    # Contiguous: singular vectors have other strides, of which a `reshape` would be a copy.
     quantised = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()
     }
     if codebook is not None:
         for name, tensor in quantised.items():
-            values = tensor.numpy().reshape(-1)
-            support = values != 0
-            if not support.any():
-                continue
-            warm = centres[name].numpy() if name in centres else None
-            found = kmeans_with_zero(values[support], 2**codebook.bits, seed=codebook.seed, warm=warm, zero=False)
-            found = np.unique(rounding(torch.from_numpy(found)).numpy())
-            values[support] = nearest(values[support], found, zero=False)
-    return quantised, {name: rounding(t) if t.is_floating_point() else t for name, t in others.items()}
+            bits, warm = codebook.bits_of(name), centres[name].numpy() if name in centres else None
+            values = requantised(tensor.numpy(), bits, seed=codebook.seed, warm=warm, floats=floats)
+            quantised[name] = torch.from_numpy(values)
+    return quantised, rounded(others, floats)
 
 
-def half_precision(tensor: Tensor) -> Tensor:
-    """`tensor` rounded to fp16's grid (as float32), or unchanged if that moves a value by over 0.1 % or 1e-7."""
-    rounded = tensor.half().float()
-    near = torch.isclose(rounded, tensor, rtol=1e-3, atol=1e-7)
-    return rounded if bool(near.all()) else tensor
+def rounded(tensors: Mapping[str, Tensor], floats: Literal["fp16", "fp32"]) -> dict[str, Tensor]:
+    """`tensors` with every floating-point one on fp16's grid where asked and possible."""
+    if floats == "fp32":
+        return dict(tensors)
+    return {name: half_precision(t) if t.is_floating_point() else t for name, t in tensors.items()}

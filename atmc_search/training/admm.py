@@ -19,8 +19,9 @@ from atmc_search.errors import TrialFailed
 
 @dataclass(frozen=True)
 class AdmmState:
-    """The quantised copies θ', the scaled duals u and the codebooks' centres, by weight name."""
+    """The codebook constraint, the quantised copies θ', the scaled duals u and the centres, by weight name."""
 
+    codebook: Codebook
     copies: Mapping[str, Tensor]
     duals: Mapping[str, Tensor]
     centres: Mapping[str, Tensor]
@@ -29,18 +30,18 @@ class AdmmState:
 @torch.no_grad()
 def admm_start(weights: Weights, codebook: Codebook) -> AdmmState:
     """θ' = Π(θ), u = 0."""
-    _refuse_divergence(weights)
+    refuse_divergence(weights)
     copies, centres = codebook.project(weights, codebook.init(weights))
-    return AdmmState(copies, {name: torch.zeros_like(w) for name, w in weights.items()}, centres)
+    return AdmmState(codebook, copies, {name: torch.zeros_like(w) for name, w in weights.items()}, centres)
 
 
 @torch.no_grad()
-def admm_update(weights: Weights, codebook: Codebook, state: AdmmState) -> AdmmState:
+def admm_update(weights: Weights, state: AdmmState) -> AdmmState:
     """One dual update: θ' ← Π(θ + u), u ← u + θ − θ'."""
     shifted = {name: weight + state.duals[name] for name, weight in weights.items()}
-    _refuse_divergence(shifted)
-    copies, centres = codebook.project(shifted, state.centres)
-    return AdmmState(copies, {name: shifted[name] - copies[name] for name in shifted}, centres)
+    refuse_divergence(shifted)
+    copies, centres = state.codebook.project(shifted, state.centres)
+    return AdmmState(state.codebook, copies, {name: shifted[name] - copies[name] for name in shifted}, centres)
 
 
 def all_finite(tensors: Mapping[str, Tensor]) -> bool:
@@ -48,7 +49,8 @@ def all_finite(tensors: Mapping[str, Tensor]) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
 
 
-def _refuse_divergence(weights: Weights) -> None:
+def refuse_divergence(weights: Weights) -> None:
+    """Raises TrialFailed if a weight is no longer finite."""
     if not all_finite(weights):
         raise TrialFailed("diverged: weights are not finite where a codebook is sought; lower trial.train.lr")
 

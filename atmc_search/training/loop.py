@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atmc_search.attacks import Attack, perturb
-from atmc_search.compress import Codebook, GlobalL0
+from atmc_search.compress import Codebook, Constraint, Weights
 from atmc_search.data import DeviceData
 from atmc_search.errors import TrialFailed
 from atmc_search.spec import CompressSpec, StageSpec, ThreatModel
-from atmc_search.training.admm import AdmmState, add_penalty, admm_start, admm_update
+from atmc_search.training.admm import AdmmState, add_penalty, admm_start, admm_update, refuse_divergence
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,19 @@ class EpochStats:
 
 @dataclass
 class Constrained:
-    """What binds the weights during an epoch: the ℓ0 budget always, the codebook once ADMM has set in."""
+    """What binds the weights during an epoch.
+
+    Attributes:
+        weights: the constrained parameters by name.
+        pruning: projected onto after every step: the ℓ0 budget, or a support fixed before training. None: not pruned.
+        codebook: gives the codebook constraint for the weights as they are when ADMM sets in; None: no codebook.
+        settings: when ADMM sets in, and how hard it pulls.
+        admm: its state, once it has set in.
+    """
 
     weights: Mapping[str, nn.Parameter]
-    budget: GlobalL0
-    codebook: Codebook | None
+    pruning: Constraint[None] | None
+    codebook: Callable[[Weights], Codebook] | None
     settings: CompressSpec
     admm: AdmmState | None = None
 
@@ -47,19 +55,21 @@ class Constrained:
         if self.codebook is None or progress < self.settings.codebook_from:
             return
         if self.admm is None:
-            self.admm = admm_start(self.weights, self.codebook)
+            refuse_divergence(self.weights)
+            self.admm = admm_start(self.weights, self.codebook(self.weights))
         add_penalty(self.weights, self.admm, self.settings.rho)
 
     def after_step(self, step: int) -> None:
-        """Projects onto the ℓ0 budget; every `dual_every` steps the duals follow."""
+        """Projects onto what is allowed; every `dual_every` steps the duals follow."""
         self.project()
         if self.admm is not None and (step + 1) % self.settings.dual_every == 0:
-            assert self.codebook is not None
-            self.admm = admm_update(self.weights, self.codebook, self.admm)
+            self.admm = admm_update(self.weights, self.admm)
 
     @torch.no_grad()
     def project(self) -> None:
-        projected, _ = self.budget.project(self.weights, None)
+        if self.pruning is None:
+            return
+        projected, _ = self.pruning.project(self.weights, None)
         for name, weight in self.weights.items():
             weight.copy_(projected[name])
 
@@ -76,8 +86,13 @@ def train_epoch(
     attack: Attack,
     threat: ThreatModel,
     constrained: Constrained | None = None,
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
 ) -> EpochStats:
     """Trains one epoch on adversarial images: x_adv by the attack in eval mode, then a step in train mode.
+
+    Batch norm therefore never moves during the attack, normalises the step by the adversarial batch alone, and its
+    running statistics are those of adversarial images (of clean ones where the attack is `none`): no clean batch is
+    mixed in, as in the original. Evaluation, clean and attacked alike, uses these statistics.
 
     Args:
         model: images in [0, 1] to logits; parametrised when `constrained`.
@@ -90,6 +105,7 @@ def train_epoch(
         attack: the inner maximisation.
         threat: norm and eps.
         constrained: what binds the weights, or None for the dense stage.
+        augment: applied to every batch before the attack, or None.
 
     Raises:
         TrialFailed: the loss is no longer finite.
@@ -105,6 +121,8 @@ def train_epoch(
             step = epoch * steps + i
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(stage, step / total)
+            if augment is not None:
+                x = augment(x, generator)
             x_adv = perturb(attack, model, x, y, threat, generator)
             logits = model(x_adv)
             loss = F.cross_entropy(logits, y)
@@ -140,10 +158,13 @@ def learning_rate(stage: StageSpec, progress: float) -> float:
 
 @contextmanager
 def seeded(device: torch.device, *parts: int | str) -> Iterator[torch.Generator]:
-    """A generator on `device` seeded by `parts`; torch's global one (dropout's) is seeded too, and put back after."""
+    """A generator on `device` seeded by `parts`; torch's global one (dropout's) is seeded too, and put back after.
+
+    The two are seeded apart, so that what they draw has nothing to do with each other.
+    """
     digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
-    number = int.from_bytes(digest[:8], "little") >> 1
+    ours, globally = (int.from_bytes(digest[start : start + 8], "little") >> 1 for start in (0, 8))
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(number)
-        yield torch.Generator(device=device).manual_seed(number)
+        torch.manual_seed(globally)
+        yield torch.Generator(device=device).manual_seed(ours)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,19 +12,35 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from atmc_search import compress
-from atmc_search.compress import Codebook, Constraint, GlobalL0
+from atmc_search.compress import Codebook, Constraint, FixedSupport, GlobalL0, Weights
 
-CONSTRAINTS: list[Constraint[Any]] = [
-    GlobalL0(0),
-    GlobalL0(1),
-    GlobalL0(7),
-    GlobalL0(10_000),
-    Codebook(1),
-    Codebook(2, seed=5),
-    Codebook(5),
-    Codebook(8),
-]
-every_constraint = pytest.mark.parametrize("constraint", CONSTRAINTS, ids=repr)
+
+
+
+def own_bits(weights: Weights) -> Codebook:
+    return Codebook({name: 1 + i % 3 for i, name in enumerate(weights)})
+
+
+def half_supported(weights: Weights) -> FixedSupport:
+    return FixedSupport.of(GlobalL0(sum(w.numel() for w in weights.values()) // 2).project(weights, None)[0])
+
+
+# What each makes of the weights that it is to bind: some constraints name them.
+Make = Callable[[Weights], Constraint[Any]]
+CONSTRAINTS: dict[str, Make] = {
+    "l0 0": lambda _: GlobalL0(0),
+    "l0 1": lambda _: GlobalL0(1),
+    "l0 7": lambda _: GlobalL0(7),
+    "l0 all": lambda _: GlobalL0(10_000),
+    "support none": lambda weights: FixedSupport({name: torch.zeros_like(w).bool() for name, w in weights.items()}),
+    "support half": half_supported,
+    "codebook 1": lambda _: Codebook(1),
+    "codebook 2": lambda _: Codebook(2, seed=5),
+    "codebook 5": lambda _: Codebook(5),
+    "codebook 8": lambda _: Codebook(8),
+    "codebook mixed": own_bits,
+}
+every_constraint = pytest.mark.parametrize("make", CONSTRAINTS.values(), ids=CONSTRAINTS)
 
 
 def weights(seed: int = 0) -> dict[str, Tensor]:
@@ -68,25 +85,26 @@ def assert_laws(constraint: Constraint[Any], given_weights: dict[str, Tensor]) -
 def test_the_table_has_every_constraint() -> None:
     public = {getattr(compress, name) for name in compress.__all__}
     kinds = {kind for kind in public if isinstance(kind, type) and issubclass(kind, Constraint)} - {Constraint}
-    assert kinds == {type(constraint) for constraint in CONSTRAINTS}
+    assert kinds == {type(make(weights())) for make in CONSTRAINTS.values()}
 
 
 @every_constraint
 @pytest.mark.parametrize("seed", range(3))
-def test_projections_are_feasible_idempotent_and_leave_the_input_alone(constraint: Constraint[Any], seed: int) -> None:
-    assert_laws(constraint, weights(seed))
-
-
-@pytest.mark.parametrize("constraint", CONSTRAINTS, ids=repr)
-@given(drawn_weights())
-@settings(max_examples=40, deadline=None)
-def test_laws_hold_for_any_values(constraint: Constraint[Any], given_weights: dict[str, Tensor]) -> None:
-    assert_laws(constraint, given_weights)
+def test_projections_are_feasible_idempotent_and_leave_the_input_alone(make: Make, seed: int) -> None:
+    assert_laws(make(weights(seed)), weights(seed))
 
 
 @every_constraint
-def test_projections_are_new_tensors(constraint: Constraint[Any]) -> None:
+@given(drawn_weights())
+@settings(max_examples=40, deadline=None)
+def test_laws_hold_for_any_values(make: Make, given_weights: dict[str, Tensor]) -> None:
+    assert_laws(make(given_weights), given_weights)
+
+
+@every_constraint
+def test_projections_are_new_tensors(make: Make) -> None:
     given_weights = weights()
+    constraint = make(given_weights)
     projected, _ = constraint.project(given_weights, constraint.init(given_weights))
     for tensor in projected.values():
         tensor.add_(1)
@@ -94,7 +112,8 @@ def test_projections_are_new_tensors(constraint: Constraint[Any]) -> None:
 
 
 @every_constraint
-def test_equal_input_gives_equal_output(constraint: Constraint[Any]) -> None:
+def test_equal_input_gives_equal_output(make: Make) -> None:
+    constraint = make(weights())
     torch.manual_seed(0)
     first, state = constraint.project(weights(), constraint.init(weights()))
     torch.manual_seed(1)
@@ -114,6 +133,8 @@ def test_equal_input_gives_equal_output(constraint: Constraint[Any]) -> None:
         (Codebook(1), [[1.0, 2.0, 3.0, 4.0, 0.0], [5.0, 5.0, 6.0, 7.0]], 3),
         (Codebook(2), [[1.0, 2.0, 3.0, 4.0, 0.0], [5.0, 5.0, 6.0, 7.0]], 0),
         (Codebook(1), [[-1.0, 1.0, 0.0, -0.0]], 0),
+        (Codebook({"0": 2, "1": 1}), [[1.0, 2.0, 3.0, 4.0, 0.0], [5.0, 5.0, 6.0, 7.0]], 1),
+        (FixedSupport({"0": torch.tensor([True, False, False])}), [[0.0, 2.0, -0.0]], 1),
     ],
 )
 def test_violations_are_counted(constraint: Constraint[Any], tensors: list[list[float]], violation: int) -> None:

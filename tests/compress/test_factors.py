@@ -50,28 +50,28 @@ def layer_of(kind: str, seed: int = 0) -> tuple[nn.Module, Tensor]:
 
 def random_factors(form: FactorForm, rows: int, columns: int, rank: int, seed: int = 0) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    shapes = [(rows, columns)] if form == "dense" else [(rows, rank), (rank, columns), (rows, columns)]
+    product = [(rows, rank), (rank, columns)]
+    shapes = {"dense": [(rows, columns)], "low_rank": product}.get(form, [*product, (rows, columns)])
     return [torch.randn(shape, generator=generator, dtype=torch.double) for shape in shapes]
 
 
 def rank_of(form: FactorForm, rows: int, columns: int) -> int:
-    return {"dense": 0, "identity_left": rows, "identity_right": columns, "plain": min(rows, columns)}[form]
+    sides = {"dense": 0, "identity_left": rows, "identity_right": columns, "low_rank": 1}
+    return sides.get(form, min(rows, columns))
 
 
 @every_form
 @pytest.mark.parametrize(("rows", "columns"), [(3, 7), (6, 2), (4, 4), (1, 5), (5, 1)])
 def test_combine_is_the_formula(form: FactorForm, rows: int, columns: int) -> None:
     factors = random_factors(form, rows, columns, rank_of(form, rows, columns))
-    if form == "dense":
-        expected = factors[0]
-    else:
-        u, v, c = factors
-        expected = {
-            "identity_left": lambda: (torch.eye(rows) + u) @ v + c,
-            "identity_right": lambda: u @ (torch.eye(columns) + v) + c,
-            "plain": lambda: u @ v + c,
-        }[form]()
-    assert torch.allclose(combine(form, factors), expected)
+    formulas: dict[FactorForm, Callable[..., Tensor]] = {
+        "dense": lambda c: c,
+        "identity_left": lambda u, v, c: (torch.eye(rows) + u) @ v + c,
+        "identity_right": lambda u, v, c: u @ (torch.eye(columns) + v) + c,
+        "plain": lambda u, v, c: u @ v + c,
+        "low_rank": lambda u, v: u @ v,
+    }
+    assert torch.allclose(combine(form, factors), formulas[form](*factors))
 
 
 @every_form
@@ -184,14 +184,10 @@ def test_names_and_shapes_of_the_factors(form: FactorForm, transposed: bool, mod
     assert layer.weight == prefix
     rows, columns = (6, 24) if transposed else (4, 36)
     assert (layer.rows, layer.columns) == (rows, columns)
-    if form == "dense":  # as it lies in memory
-        assert layer.factor_shapes == {prefix: (4, 36)}
-    else:
-        assert list(layer.factor_shapes.items()) == [
-            (f"{prefix}.U", (rows, 5)),
-            (f"{prefix}.V", (5, columns)),
-            (f"{prefix}.C", (rows, columns)),
-        ]
+    u, v, c = (f"{prefix}.U", (rows, 5)), (f"{prefix}.V", (5, columns)), (f"{prefix}.C", (rows, columns))
+    # the dense form as it lies in memory
+    expected = {"dense": [(prefix, (4, 36))], "low_rank": [u, v]}.get(form, [u, v, c])
+    assert list(layer.factor_shapes.items()) == expected
     weight = torch.randn(layer.shape)
     assert layer.to_matrix(weight).shape == (rows, columns)
     assert torch.equal(layer.from_matrix(layer.to_matrix(weight).contiguous()), weight)
@@ -251,6 +247,35 @@ def test_a_whole_network(factors: Any) -> None:
         assert not model.get_submodule(layer.module).weight.any()
     own = {id(p) for p in model.parameters()}
     assert all(id(p) in own for p in weights.values())
+
+
+@every_layer
+def test_low_rank_starts_at_the_nearest_matrix_of_its_rank(kind: str) -> None:
+    """Eckart and Young: what is lost are the other singular values; factors are balanced, and no C is left over."""
+    _, _, rows, columns, transposed = LAYERS[kind]
+    module, _ = layer_of(kind)
+    matrix = (module.weight.transpose(0, 1) if transposed else module.weight).detach().flatten(1).clone()
+    values = torch.linalg.svdvals(matrix)
+    (layer,) = factorise(module, "low_rank", {"weight": 2})
+    assert (layer.form, layer.rank) == ("low_rank", 2)
+    u, v = (p.detach() for p in constrained_weights(module, [layer]).values())
+    assert (u.shape, v.shape) == ((rows, 2), (2, columns))
+    assert float((matrix - u @ v).square().sum()) == pytest.approx(float(values[2:].square().sum()), abs=1e-5)
+    assert torch.allclose(u.T @ u, v @ v.T, atol=1e-5)
+    got = (module.weight.transpose(0, 1) if transposed else module.weight).reshape(rows, columns)
+    assert torch.allclose(got, u @ v, atol=1e-6)
+
+
+def test_low_rank_leaves_layers_without_a_rank_and_grouped_ones_whole() -> None:
+    model, x = network().eval(), torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    ranks = {"0.weight": 0, "2.weight": 3, "5.1.weight": 6, "7.weight": 4}
+    expected = model(x)
+    layers = factorise(model, "low_rank", ranks)
+    forms = {layer.module: (layer.form, layer.rank) for layer in layers}
+    dense = ("dense", 0)
+    assert forms == {"0": dense, "2": dense, "4": dense, "5.1": ("low_rank", 6), "7": ("low_rank", 4)}
+    assert model(x).shape == expected.shape
+    assert [name for name in constrained_weights(model, layers) if name.startswith("7")] == ["7.weight.U", "7.weight.V"]
 
 
 def test_the_model_itself_may_be_the_layer() -> None:

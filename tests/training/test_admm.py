@@ -43,7 +43,7 @@ def test_updates_are_the_paper_s_in_numpy():
     duals = {name: np.zeros(w.shape, np.float32) for name, w in some_weights().items()}
     for round_ in range(4):
         weights = some_weights(round_)
-        state = admm_update(weights, codebook, state)
+        state = admm_update(weights, state)
         for name, weight in weights.items():
             theta, u = weight.numpy(), duals[name]
             copy = on_grid(theta + u, state.centres[name].numpy())
@@ -58,7 +58,7 @@ def test_an_update_leaves_its_inputs_alone():
     weights, codebook = some_weights(), Codebook(1)
     state = admm_start(weights, codebook)
     copies = {name: t.clone() for name, t in state.copies.items()}
-    admm_update(weights, codebook, state)
+    admm_update(weights, state)
     assert all(torch.equal(weights[n], w) for n, w in some_weights().items())
     assert all(torch.equal(state.copies[n], copies[n]) and not state.duals[n].any() for n in copies)
 
@@ -68,6 +68,7 @@ def test_the_penalty_s_gradient_is_that_of_autograd(rho):
     weights = {name: w.requires_grad_() for name, w in some_weights().items()}
     generator = torch.Generator().manual_seed(9)
     state = AdmmState(
+        Codebook(2),
         {name: torch.randn(w.shape, generator=generator) for name, w in weights.items()},
         {name: torch.randn(w.shape, generator=generator) for name, w in weights.items()},
         {},
@@ -95,7 +96,7 @@ def test_on_least_squares_the_weights_meet_their_copies():
         target = (state.copies["theta"] - state.duals["theta"]).reshape(-1)
         solution = torch.linalg.solve(a.T @ a + rho * torch.eye(8), a.T @ b + rho * target)
         theta = {"theta": solution.view(1, 8)}
-        state = admm_update(theta, codebook, state)
+        state = admm_update(theta, state)
         gaps.append(float((theta["theta"] - state.copies["theta"]).norm()))
     assert gaps[0] > 0.05
     assert gaps[-1] < 0.01 * gaps[0]

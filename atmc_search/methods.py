@@ -1,0 +1,69 @@
+"""The methods that the ATMC paper compares, each a preset of the same few parts: loss, factors, pruning, codebook.
+
+`trial.method: al0` fixes the settings that make the method what it is and leaves all others to the spec; a sweep mixes
+methods by `trial.method: {choice: [ap, al0, atmc]}`. To add one: an entry in `METHODS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method: what it is, and the settings it fixes, by dotted path under `trial`."""
+
+    meaning: str
+    fixes: Mapping[str, Any]
+
+    def fixed(self, path: str) -> bool:
+        """Whether the setting at `path` (with or without `trial.`) is fixed, or lies within one that is."""
+        path = path.removeprefix("trial.")
+        return any(path == fix or path.startswith(f"{fix}.") for fix in self.fixes)
+
+
+_CLEAN = {"name": "none"}
+_NO_CODEBOOK = {"compress.bits": 32, "compress.bit_allocation": "uniform"}
+
+METHODS: Mapping[str, Method] = {
+    "nap": Method(
+        "non-adversarial pruning: clean training, ℓ0 projection at every step",
+        {
+            "dense.attack": _CLEAN,
+            "train.attack": _CLEAN,
+            "compress.factors": "none",
+            "compress.pruning": "projected",
+            **_NO_CODEBOOK,
+        },
+    ),
+    "da": Method(
+        "dense adversarial training, nothing compressed",
+        {"compress.factors": "none", "compress.pruning": "none", "compress.keep": 1.0, **_NO_CODEBOOK},
+    ),
+    "ap": Method(
+        "adversarial pruning: pruned once by magnitude, fine-tuned adversarially with the mask fixed",
+        {"compress.factors": "none", "compress.pruning": "one_shot", **_NO_CODEBOOK},
+    ),
+    "al0": Method(
+        "adversarial training with ℓ0 projection at every step",
+        {"compress.factors": "none", "compress.pruning": "projected", **_NO_CODEBOOK},
+    ),
+    "alr": Method(
+        "adversarial training of low-rank layers W = UV, ranks from the singular values of all layers together",
+        {"compress.factors": "low_rank", "compress.pruning": "none", **_NO_CODEBOOK},
+    ),
+    "atmc_32": Method(
+        "ATMC without codebooks: W = UV + C under one ℓ0 budget",
+        {"compress.factors": "uvc", "compress.pruning": "projected", **_NO_CODEBOOK},
+    ),
+    "atmc": Method(
+        "ATMC: W = UV + C under one ℓ0 budget, codebooks of 2^bits values by ADMM",
+        {"compress.factors": "uvc", "compress.pruning": "projected", "compress.bit_allocation": "uniform"},
+    ),
+    "atmc_mixed": Method(
+        "ATMC with bits per tensor: the bytes that `bits` everywhere would cost, spent where they save most distortion",
+        {"compress.factors": "uvc", "compress.pruning": "projected", "compress.bit_allocation": "mixed"},
+    ),
+}

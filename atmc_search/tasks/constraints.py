@@ -1,0 +1,106 @@
+"""What a trial's `compress` section and method mean for its weights: which pruning, which ranks, which codebooks."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from atmc_search.artifact import mixed_bits
+from atmc_search.compress import (
+    Codebook,
+    Constraint,
+    FixedSupport,
+    GlobalL0,
+    Weights,
+    factorisable,
+    layers_to_compress,
+    ranks_by_budget,
+    ranks_by_energy,
+    spectra,
+)
+from atmc_search.errors import TrialFailed
+from atmc_search.spec import CompressSpec
+
+
+def l0_budget(settings: CompressSpec, dense_weights: int) -> int:
+    """k = keep × dense weights, whatever the factors."""
+    return round(settings.keep * dense_weights)
+
+
+def pruning_of(settings: CompressSpec, weights: Weights, dense_weights: int) -> Constraint[None] | None:
+    """What the weights are projected onto after every step; None where nothing is pruned.
+
+    Args:
+        settings: of the trial.
+        weights: as training starts, dense; a support that is fixed before training is that of their largest.
+        dense_weights: of the plain model.
+    """
+    if settings.pruning == "none":
+        return None
+    budget = GlobalL0(l0_budget(settings, dense_weights))
+    if settings.pruning == "projected":
+        return budget
+    pruned, _ = budget.project(weights, None)
+    return FixedSupport.of(pruned)
+
+
+def low_ranks(model: nn.Module, settings: CompressSpec, overhead_bytes: int) -> dict[str, int]:
+    """The rank of each layer of the low-rank form by its weight's name, from the dense weights; 0: stored whole.
+
+    Ranks go to the directions with the most energy for their cost, over all layers together: until `budget_bytes`
+    or, without it, keep × dense weights are spent; with `energy`, to the largest singular values that hold that share.
+    No layer falls below rank 1: a `keep` that pays less is exceeded.
+
+    Args:
+        model: the dense start.
+        settings: of the trial.
+        overhead_bytes: what the artifact takes beside these weights.
+
+    Raises:
+        TrialFailed: `budget_bytes` does not pay for rank 1 everywhere.
+    """
+    layers = layers_to_compress(model)
+    tensors = dict(model.named_parameters())
+    matrices = [layer for layer in layers if factorisable(model, layer)]
+    values = spectra(matrices, tensors)
+    if settings.energy is not None:
+        return ranks_by_energy(values, settings.energy)
+    whole = sum(layer.rows * layer.columns for layer in layers if layer not in matrices)
+    if settings.budget_bytes is None:
+        keep = l0_budget(settings, whole + sum(layer.rows * layer.columns for layer in matrices))
+        ranks = ranks_by_budget(matrices, values, budget=keep - whole, value_cost=1)
+        return {layer.weight: 1 for layer in matrices} if ranks is None else ranks
+    # Codes of fixed length and a codebook at 2 bytes a value, or floats; lengths and modes, by the most they take.
+    value_bytes = settings.bits / 8
+    tensor_bytes = 32 + (2 * 2**settings.bits if settings.bits < 32 else 0)
+    left = settings.budget_bytes - overhead_bytes - whole * value_bytes
+    ranks = ranks_by_budget(matrices, values, budget=left, value_cost=value_bytes, layer_cost=tensor_bytes)
+    if ranks is None:
+        raise TrialFailed(
+            f"budget_bytes = {settings.budget_bytes}: does not pay for rank 1 in each of {len(matrices)} layers at "
+            f"{settings.bits} bits; raise it or lower trial.compress.bits"
+        )
+    return ranks
+
+
+def codebook_for(weights: Weights, settings: CompressSpec, *, overhead_bytes: int, seed: int) -> Codebook:
+    """The codebook constraint for pruned weights: `bits` everywhere, or mixed.
+
+    Args:
+        weights: as ADMM sets in, or as they are deployed.
+        settings: of the trial, bits 1 to 8.
+        overhead_bytes: what the artifact takes beside these weights.
+        seed: of the k-means++ starts.
+
+    Raises:
+        TrialFailed: `budget_bytes` does not even pay for codebooks of 1 bit.
+    """
+    if settings.bit_allocation == "uniform":
+        return Codebook(settings.bits, seed=seed)
+    budget = None if settings.budget_bytes is None else settings.budget_bytes - overhead_bytes
+    bits = mixed_bits(weights, uniform=settings.bits, budget_bytes=budget, floats=settings.floats, seed=seed)
+    if bits is None:
+        raise TrialFailed(
+            f"budget_bytes = {settings.budget_bytes}: the weights kept do not fit even at 1 bit each; raise it or "
+            "lower trial.compress.keep"
+        )
+    return Codebook(bits, seed=seed)
