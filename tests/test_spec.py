@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atmc_search.errors import SpecError, shown
-from atmc_search.spec import BoundSpec, StudySpec, dump_yaml, load_study, parse_study, parse_yaml
+from atmc_search.spec import AugmentSpec, BoundSpec, DataSpec, StudySpec, dump_yaml, load_study, parse_study, parse_yaml
 
 EXAMPLE = """
 name: fashion-lenet
@@ -106,6 +106,12 @@ def test_a_sampled_config_makes_a_trial() -> None:
     assert trial.dense.lr == 0.1
 
 
+def test_images_are_augmented_only_where_the_spec_says_so() -> None:
+    assert DataSpec(name="digits").augment == AugmentSpec(crop_padding=0, flip=False)
+    written = DataSpec.model_validate({"name": "digits", "augment": {"crop_padding": 4, "flip": True}})
+    assert written.augment == AugmentSpec(crop_padding=4, flip=True)
+
+
 def test_a_config_that_leaves_a_distribution_standing_makes_no_trial() -> None:
     text = complaint(lambda: parse_study(example()).fill({"trial.train.lr": 0.01}))
     assert "trial.compress.factors" in text
@@ -182,6 +188,13 @@ BAD: list[tuple[str, object, list[str]]] = [
     ("trial.threat.norm", "l1", ["'l1'", "'linf' or 'l2'"]),
     ("trial.dense.momentum", 1.0, ["1.0", "less than 1"]),
     ("trial.data.train_size", 0, ["0", "greater than or equal to 1"]),
+    ("trial.data.image_size", 0, ["0", "greater than or equal to 1"]),
+    ("trial.data.image_size", 1025, ["1025", "less than or equal to 1024"]),
+    ("trial.data.image_size", "32", ["'32'", "should be a valid integer"]),
+    ("trial.data.augment", {"crop": 4}, ["trial.data.augment.crop", "unknown key", "did you mean 'crop_padding'"]),
+    ("trial.data.augment", {"crop_padding": -1}, ["augment.crop_padding = -1", "greater than or equal to 0"]),
+    ("trial.data.augment", {"flip": 1}, ["trial.data.augment.flip = 1", "should be a valid boolean"]),
+    ("trial.data.augment", True, ["True", "must be a mapping"]),
     ("trial.seed", -1, ["-1", "greater than or equal to 0"]),
     ("trial.model.width", 10**5000, ["int", "64 bits"]),
     ("search.trials", 0, ["0", "greater than or equal to 1"]),

@@ -8,21 +8,39 @@ what comes back to the threat model, whatever the attack did.
 
 from inspect import isabstract
 
+from atmc_search.attacks.apgd_ce import APGDCE
+from atmc_search.attacks.apgd_t import APGDT
+from atmc_search.attacks.autoattack import AutoAttack
 from atmc_search.attacks.base import Attack, frozen_weights, perturb
 from atmc_search.attacks.fgsm import FGSM
+from atmc_search.attacks.none import NoAttack
 from atmc_search.attacks.pgd import PGD
 from atmc_search.attacks.threat import clip, distance, random_start
+from atmc_search.attacks.wrm import WRM
 from atmc_search.errors import SpecError, shown
 from atmc_search.registry import resolve, validated
 from atmc_search.spec import Component
 
-ATTACKS: dict[str, type[Attack]] = {"fgsm": FGSM, "pgd": PGD}
+ATTACKS: dict[str, type[Attack]] = {
+    "none": NoAttack,
+    "fgsm": FGSM,
+    "pgd": PGD,
+    "wrm": WRM,
+    "apgd_ce": APGDCE,
+    "apgd_t": APGDT,
+    "autoattack": AutoAttack,
+}
 
 __all__ = [
+    "APGDCE",
+    "APGDT",
     "ATTACKS",
     "FGSM",
     "PGD",
+    "WRM",
     "Attack",
+    "AutoAttack",
+    "NoAttack",
     "build_attack",
     "clip",
     "distance",

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from atmc_search.attacks.base import Attack
-from atmc_search.attacks.loss import log_odds
+from atmc_search.attacks.loss import log_odds, target_margin
+from atmc_search.attacks.runs import likely_wrong_classes, worst_of_runs
 from atmc_search.attacks.threat import ascend, clip, random_start
 from atmc_search.spec import ThreatModel
 
 
 class PGD(Attack):
-    """`steps` steps x ← Π(x + step_size · ascent direction of the cross-entropy), best of `restarts` starts."""
+    """`steps` steps x ← Π(x + step_size · ascent direction of the loss), best of `restarts` starts.
+
+    The loss is the cross-entropy or, with `targets`, the target's logit minus the true one, in as many runs.
+    """
 
     steps: int = Field(7, ge=1, description="gradient steps")
     step_size: float | None = Field(None, gt=0, description="in [0, 1] pixel units; default: 2.5 eps / steps")
     restarts: int = Field(1, ge=1, description="independent starts; each image keeps its worst")
     random_start: bool = Field(True, description="start anywhere in the ball; false: at the clean image")
+    targets: int | None = Field(
+        None,
+        ge=1,
+        description="aim at each of this many most likely wrong classes in turn (at most all); default: untargeted",
+    )
 
     def __call__(
         self,
@@ -33,17 +44,17 @@ class PGD(Attack):
         # 2.5 eps / steps lets an iterate cross the ball and come back (Madry et al.). The original ATMC code used
         # 1.25 eps / steps from the clean image, from which a random start could not reach the far side.
         step_size = self.step_size or 2.5 * threat.eps / self.steps
-        best = self._run(model, x, y, threat, generator, step_size)
-        if self.restarts == 1:
-            return best
-        best_margin = _margin(model, best, y)
-        for _ in range(self.restarts - 1):
-            x_adv = self._run(model, x, y, threat, generator, step_size)
-            margin = _margin(model, x_adv, y)
-            worse = (margin < best_margin).view(-1, *[1] * (x.dim() - 1))
-            best = torch.where(worse, x_adv, best)
-            best_margin = torch.minimum(margin, best_margin)
-        return best
+
+        def starts() -> Iterator[tuple[Tensor, Tensor | None]]:
+            targets = [None] if self.targets is None else likely_wrong_classes(model, x, y, self.targets)
+            for _ in range(self.restarts):
+                for target in targets:
+                    yield (random_start(threat, x, generator) if self.random_start else x.clone()), target
+
+        def run(x: Tensor, y: Tensor, start: Tensor, target: Tensor | None) -> Tensor:
+            return self._run(model, x, y, threat, start, target, step_size, until_broken)
+
+        return worst_of_runs(run, model, x, y, starts(), until_broken=until_broken)
 
     def _run(
         self,
@@ -51,22 +62,27 @@ class PGD(Attack):
         x: Tensor,
         y: Tensor,
         threat: ThreatModel,
-        generator: torch.Generator,
+        start: Tensor,
+        target: Tensor | None,
         step_size: float,
+        until_broken: bool,
     ) -> Tensor:
-        x_adv = random_start(threat, x, generator) if self.random_start else x.clone()
+        result = torch.empty_like(x)
+        going = torch.arange(len(x), device=x.device)
+        x_adv = start
         for _ in range(self.steps):
             x_adv.requires_grad_()
-            (gradient,) = torch.autograd.grad(log_odds(model(x_adv), y).sum(), x_adv)
+            logits = model(x_adv)
+            loss = log_odds(logits, y) if target is None else target_margin(logits, y, target)
+            (gradient,) = torch.autograd.grad(loss.sum(), x_adv)
             with torch.no_grad():
+                if until_broken and not (right := logits.argmax(1) == y).all():
+                    result[going[~right]] = x_adv[~right]
+                    going, x, y, x_adv, gradient = (v[right] for v in (going, x, y, x_adv, gradient))
+                    target = None if target is None else target[right]
+                    if not len(going):
+                        return result
                 x_adv = clip(threat, x, ascend(threat, x_adv, gradient, step_size))
-        return x_adv
-
-
-@torch.no_grad()
-def _margin(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """True logit minus the best other, shape (n,): below 0 the model is wrong."""
-    logits = model(x)
-    true = logits.gather(1, y[:, None]).squeeze(1)
-    margin: Tensor = true - logits.scatter(1, y[:, None], -torch.inf).amax(1)
-    return margin
+        # The last iterate is not looked at here: it is what there is to give back, and who measures looks at it.
+        result[going] = x_adv
+        return result

@@ -24,7 +24,7 @@ def clip(threat: ThreatModel, x: Tensor, x_adv: Tensor) -> Tensor:
     if threat.norm == "linf":
         return torch.minimum(torch.maximum(x_adv, x - threat.eps), x + threat.eps).clamp_(0, 1)
     delta = x_adv - x
-    norm = _per_image(delta.flatten(1).norm(dim=1), x).clamp_min(1e-12)
+    norm = per_image(delta.flatten(1).norm(dim=1), x).clamp_min(1e-12)
     return (x + delta * (threat.eps / norm).clamp_max(1)).clamp_(0, 1)
 
 
@@ -36,20 +36,24 @@ def random_start(threat: ThreatModel, x: Tensor, generator: torch.Generator) -> 
     direction = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
     # A uniform radius would crowd the centre: in d dimensions the volume grows with the d-th power of the radius.
     radius = torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype) ** (1 / x[0].numel())
-    unit = direction / _per_image(direction.flatten(1).norm(dim=1), x).clamp_min(1e-12)
-    return (x + unit * _per_image(radius, x) * threat.eps).clamp_(0, 1)
+    unit = direction / per_image(direction.flatten(1).norm(dim=1), x).clamp_min(1e-12)
+    return (x + unit * per_image(radius, x) * threat.eps).clamp_(0, 1)
 
 
-def ascend(threat: ThreatModel, x_adv: Tensor, gradient: Tensor, step_size: float) -> Tensor:
-    """One step of steepest ascent in the threat's norm: along the sign for ℓ∞, along the unit gradient for ℓ2."""
+def ascend(threat: ThreatModel, x_adv: Tensor, gradient: Tensor, step_size: float | Tensor) -> Tensor:
+    """One step of steepest ascent in the threat's norm: along the sign for ℓ∞, along the unit gradient for ℓ2.
+
+    `step_size` is one number, or one an image as (n, 1, 1, 1).
+    """
     if threat.norm == "linf":
         return x_adv + step_size * gradient.sign()
     # Largest entry first: a flat model's gradient (1e-25, say) must not pass for none, nor its square underflow.
-    largest = _per_image(gradient.flatten(1).abs().amax(1), gradient)
+    largest = per_image(gradient.flatten(1).abs().amax(1), gradient)
     direction = gradient / largest.clamp_min(torch.finfo(gradient.dtype).tiny)
-    norm = _per_image(direction.flatten(1).norm(dim=1), gradient).clamp_min(1e-12)
+    norm = per_image(direction.flatten(1).norm(dim=1), gradient).clamp_min(1e-12)
     return x_adv + step_size * direction / norm
 
 
-def _per_image(values: Tensor, like: Tensor) -> Tensor:
+def per_image(values: Tensor, like: Tensor) -> Tensor:
+    """(n,) values as (n, 1, 1, 1), to go with images."""
     return values.view(-1, *[1] * (like.dim() - 1))

@@ -3,17 +3,20 @@
 To add one, write a file with a loader, `(root: str | None) -> RawData(train, test, classes)`, and list it in
 `DATASETS`; or keep it in a module of your own and write `name: package.module:attribute` in the spec. A loader returns
 the whole dataset: splitting, subsets and checks are done here, for all alike. `root` is the spec's, which a loader
-refuses if it has no use for it.
+refuses if it has no use for it. A loader with a keyword `image_size: int | None` is given the spec's where that has
+one; for any other loader the setting is refused. Files from outside are never unpickled.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atmc_search.data import digits, fashion_mnist
+from atmc_search.data import cifar, digits, fashion_mnist, image_folder, mnist, svhn
+from atmc_search.data.augment import augment
 from atmc_search.data.batches import DeviceData
 from atmc_search.data.splits import ImageSet, RawData, Splits, split
 from atmc_search.errors import AtmcError, DataError, SpecError, shown
@@ -22,13 +25,18 @@ from atmc_search.registry import resolve
 if TYPE_CHECKING:
     from atmc_search.spec import DataSpec
 
-__all__ = ["DATASETS", "DeviceData", "ImageSet", "Loader", "RawData", "Splits", "load_splits", "split"]
+__all__ = ["DATASETS", "DeviceData", "ImageSet", "Loader", "RawData", "Splits", "augment", "load_splits", "split"]
 
-Loader = Callable[[str | None], RawData]
+Loader = Callable[..., RawData]
 
 DATASETS: Mapping[str, Loader] = {
+    "cifar10": cifar.load_cifar10,
+    "cifar100": cifar.load_cifar100,
     "digits": digits.load,
     "fashion_mnist": fashion_mnist.load,
+    "image_folder": image_folder.load,
+    "mnist": mnist.load,
+    "svhn": svhn.load,
 }
 
 
@@ -39,24 +47,40 @@ def load_splits(spec: DataSpec) -> Splits:
     whole-numbered labels (n,) in 0 to classes - 1, and no class is empty in either.
 
     Args:
-        spec: name, root, sizes and seed; see `split` for what they mean.
+        spec: name, root, image size, sizes and seed; see `split` for what the last two mean. Its augmentation is left
+            to the training loop, and only checked here against the images' size.
 
     Raises:
-        SpecError: the name is unknown, or stands for something that cannot be called.
+        SpecError: the name is unknown, or stands for something that cannot be called; an image size for a loader
+            that knows none; a crop's padding that could leave nothing of an image.
         DataError: the dataset is missing, damaged or breaks a check, or a size cannot be had.
     """
     loader = resolve(spec.name, DATASETS, path="trial.data.name")
     where = f"trial.data.name = {spec.name!r}"
     if not callable(loader):
         raise SpecError(f"{where}: {shown(loader)} is no loader; name a function (root: str | None) -> RawData")
+    settings: dict[str, Any] = {}
+    if spec.image_size is not None:
+        if not _names_image_size(loader):
+            raise SpecError(
+                f"trial.data.image_size = {spec.image_size}: {spec.name!r} has images of one size; remove it, or use "
+                "image_folder or a loader with a keyword image_size"
+            )
+        settings["image_size"] = spec.image_size
     try:
-        raw = loader(spec.root)
+        raw = loader(spec.root, **settings)
     except AtmcError:
         raise
     except Exception as error:  # user code may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"{where}: its loader failed ({reason}); mend it, or trial.data.root") from error
     raw = _checked(raw, where)
+    height, width = raw.train.images.shape[2:]
+    if spec.augment.crop_padding >= min(height, width):
+        raise SpecError(
+            f"trial.data.augment.crop_padding = {spec.augment.crop_padding}: could crop all of an image of "
+            f"{width}×{height} away; set it below {min(height, width)}"
+        )
     return split(
         raw.train,
         raw.test,
@@ -66,6 +90,14 @@ def load_splits(spec: DataSpec) -> Splits:
         seed=spec.seed,
         classes=raw.classes,
     )
+
+
+def _names_image_size(loader: Callable[..., object]) -> bool:
+    try:
+        parameter = inspect.signature(loader).parameters.get("image_size")
+    except (TypeError, ValueError):  # some callables written in C have none
+        return False
+    return parameter is not None and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _checked(raw: Any, where: str) -> RawData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,44 +57,56 @@ def clean_correct(model: nn.Module, data: DeviceData, batch_size: int) -> Tensor
 def robust_correct(
     model: nn.Module,
     data: DeviceData,
-    attack: Attack,
+    attack: Attack | Sequence[Attack],
     threat: ThreatModel,
     *,
     batch_size: int,
     seed: int,
     clean: Tensor,
 ) -> Tensor:
-    """(n,) bool: which images are right both untouched and under attack.
+    """(n,) bool: which images are right both untouched and under every attack.
 
-    An image that is wrong untouched is not attacked: the unperturbed image lies in every threat model.
+    An image that is wrong untouched is not attacked: the unperturbed image lies in every threat model. Nor is one that
+    is broken attacked again: each attack sees what survived those before it (RobustBench and AutoAttack count so, Croce
+    and Hein, arXiv 2003.01690), and may itself stop at an image as soon as that is broken.
 
     Args:
         model: in eval mode, on data's device.
         data: images in order.
-        attack: the adversary.
+        attack: the adversary, or several, cheap ones best first.
         threat: norm and eps.
         batch_size: images a batch.
-        seed: of the attack's random starts; equal seeds give equal figures.
-        clean: what `clean_correct` gave.
+        seed: of the attacks' random starts; equal seeds give equal figures.
+        clean: (n,) bool, what `clean_correct` gave, or fewer: images that are False are not attacked.
     """
     robust = clean.clone()
-    with seeded(data.labels.device, seed, "evaluate") as generator:
-        start = 0
-        for x, y in data.batches(batch_size):
-            chosen = clean[start : start + len(y)]
-            if chosen.any():
-                x_adv = perturb(attack, model, x[chosen], y[chosen], threat, generator)
-                with torch.no_grad():
-                    held = model(x_adv).argmax(1) == y[chosen]
-                robust[start : start + len(y)][chosen] = held
-            start += len(y)
+    for number, each in enumerate([attack] if isinstance(attack, Attack) else attack):
+        # A stream of its own for each attack: with one for all, what an attack finds would depend on its neighbours,
+        # and the same attack named twice would start at the same points twice.
+        parts = ("evaluate", number) if number else ("evaluate",)
+        with seeded(data.labels.device, seed, *parts) as generator:
+            start = 0
+            for x, y in data.batches(batch_size):
+                standing = robust[start : start + len(y)]
+                start += len(y)
+                chosen = standing.clone()
+                if chosen.any():
+                    x_adv = perturb(each, model, x[chosen], y[chosen], threat, generator, until_broken=True)
+                    with torch.no_grad():
+                        standing[chosen] = model(x_adv).argmax(1) == y[chosen]  # a view: `robust` itself
     return robust
 
 
 def measure(
-    model: nn.Module, data: DeviceData, attack: Attack, threat: ThreatModel, *, batch_size: int, seed: int
+    model: nn.Module,
+    data: DeviceData,
+    attack: Attack | Sequence[Attack],
+    threat: ThreatModel,
+    *,
+    batch_size: int,
+    seed: int,
 ) -> Measurement:
-    """Clean and robust accuracy of `model` on all of `data`."""
+    """Clean and robust accuracy of `model` on all of `data`; of several attacks, an image must survive all."""
     clean = clean_correct(model, data, batch_size)
     robust = robust_correct(model, data, attack, threat, batch_size=batch_size, seed=seed, clean=clean)
     n = len(data)

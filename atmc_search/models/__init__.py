@@ -20,8 +20,11 @@ from torch import nn
 from atmc_search.errors import AtmcError, SpecError, did_you_mean, shown
 from atmc_search.models.lenet import lenet
 from atmc_search.models.mlp import mlp
+from atmc_search.models.mobilenet_v2 import mobilenet_v2
 from atmc_search.models.normalize import Normalize
+from atmc_search.models.resnet import resnet18, resnet34, resnet50, resnet101
 from atmc_search.models.small_cnn import small_cnn
+from atmc_search.models.wide_resnet import wide_resnet
 from atmc_search.registry import resolve
 
 __all__ = ["MODELS", "Normalize", "build_model"]
@@ -29,7 +32,13 @@ __all__ = ["MODELS", "Normalize", "build_model"]
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "lenet": lenet,
     "mlp": mlp,
+    "mobilenet_v2": mobilenet_v2,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "resnet101": resnet101,
     "small_cnn": small_cnn,
+    "wide_resnet": wide_resnet,
 }
 
 

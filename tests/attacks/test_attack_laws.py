@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import pytest
 import torch
@@ -15,15 +15,42 @@ from atmc_search.attacks import ATTACKS, Attack, build_attack, distance, perturb
 from atmc_search.errors import SpecError
 from atmc_search.spec import Component, ThreatModel
 
-CASES: list[tuple[str, dict[str, Any]]] = [
-    ("fgsm", {}),
-    ("pgd", {}),
-    ("pgd", {"steps": 3, "restarts": 3}),
-    ("pgd", {"steps": 2, "step_size": 5.0}),
-    ("pgd", {"steps": 3, "random_start": False}),
+
+class Case(NamedTuple):
+    """A row of the table: an attack, and what it does not do."""
+
+    name: str
+    settings: dict[str, Any] = {}  # noqa: RUF012 - never written to
+    moves: bool = True  # false: may give an image back as it was
+    alone: bool = True  # false: one image's random numbers depend on how many others are left
+
+
+CASES = [
+    Case("none", moves=False),
+    Case("fgsm"),
+    Case("pgd"),
+    Case("pgd", {"steps": 3, "restarts": 3}),
+    Case("pgd", {"steps": 2, "step_size": 5.0}),
+    Case("pgd", {"steps": 3, "random_start": False}),
+    Case("pgd", {"steps": 3, "targets": 5}),
+    Case("wrm", {"gamma": 0.1}),
+    Case("apgd_ce", {"steps": 12}),
+    Case("apgd_ce", {"steps": 3, "restarts": 3}),
+    Case("apgd_t", {"steps": 12}),
+    Case("apgd_t", {"steps": 3, "restarts": 2, "targets": 1}),
+    Case("autoattack", {"steps": 2, "square_queries": 5}, moves=False, alone=False),
 ]
 NORMS = get_args(ThreatModel.model_fields["norm"].annotation)
-every_attack = pytest.mark.parametrize(("name", "settings"), CASES)
+
+
+def over(cases: list[Case]) -> Any:
+    return pytest.mark.parametrize(
+        ("name", "settings"), [case[:2] for case in cases], ids=[f"{c.name}-{c.settings}" for c in cases]
+    )
+
+
+every_attack = over(CASES)
+every_attack_that_moves = over([case for case in CASES if case.moves])
 both_norms = pytest.mark.parametrize("norm", NORMS)
 N, SHAPE, CLASSES = 12, (2, 4, 4), 3
 
@@ -79,22 +106,58 @@ def assert_inside(threat: ThreatModel, x: Tensor, x_adv: Tensor) -> None:
 
 
 def test_the_table_has_every_attack() -> None:
-    assert {name for name, _ in CASES} == set(ATTACKS)
+    assert {case.name for case in CASES} == set(ATTACKS)
 
 
 @every_attack
 @both_norms
 @pytest.mark.parametrize("eps", [0.03, 0.5, 3.0])
-def test_stays_in_the_threat_model_and_moves(name: str, settings: dict[str, Any], norm: Any, eps: float) -> None:
+def test_stays_in_the_threat_model(name: str, settings: dict[str, Any], norm: Any, eps: float) -> None:
     threat = ThreatModel(norm=norm, eps=eps)
-    x, _ = images()
+    x, y = images()
+    model, attack = network(), built(name, settings)
+    for until_broken in (False, True):
+        x_adv = perturb(attack, model, x, y, threat, torch.Generator().manual_seed(0), until_broken=until_broken)
+        assert_inside(threat, x, x_adv)
+        assert not x_adv.requires_grad
+
+
+@every_attack_that_moves
+@both_norms
+@pytest.mark.parametrize("eps", [0.03, 0.5, 3.0])
+def test_moves_every_image(name: str, settings: dict[str, Any], norm: Any, eps: float) -> None:
+    threat = ThreatModel(norm=norm, eps=eps)
     x_adv = run(built(name, settings), network(), threat)
-    assert_inside(threat, x, x_adv)
-    assert not x_adv.requires_grad
-    assert bool((distance(threat, x, x_adv) > 0).all())
+    assert bool((distance(threat, images()[0], x_adv) > 0).all())
 
 
 @every_attack
+@both_norms
+def test_until_broken_is_never_weaker(name: str, settings: dict[str, Any], norm: Any) -> None:
+    """What is broken by going on to the end is broken by stopping early too: noise does not depend on what broke."""
+    model, (x, _) = network().eval(), images()
+    attack, threat = built(name, settings), ThreatModel(norm=norm, eps=0.03 if norm == "linf" else 0.15)
+    y = model(x).argmax(1)
+    to_the_end, stopped = (
+        model(perturb(attack, model, x, y, threat, torch.Generator().manual_seed(0), until_broken=flag)).argmax(1)
+        for flag in (False, True)
+    )
+    assert not bool(((to_the_end != y) & (stopped == y)).any())
+
+
+@every_attack
+@both_norms
+def test_until_broken_draws_the_same_random_numbers(name: str, settings: dict[str, Any], norm: Any) -> None:
+    """So that the next batch does not depend on what broke in this one."""
+    threat, (x, y), states = ThreatModel(norm=norm, eps=0.5), images(), []
+    for flag in (False, True):
+        generator = torch.Generator().manual_seed(0)
+        perturb(built(name, settings), network(), x, y, threat, generator, until_broken=flag)
+        states.append(generator.get_state())
+    assert torch.equal(*states)
+
+
+@every_attack_that_moves
 @both_norms
 def test_raises_the_loss(name: str, settings: dict[str, Any], norm: Any) -> None:
     model, (x, y) = network().eval(), images()
@@ -140,7 +203,7 @@ def test_depends_on_the_generator_alone(name: str, settings: dict[str, Any], nor
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@every_attack
+@over([case for case in CASES if case.moves and case.alone])
 @both_norms
 def test_each_image_is_attacked_by_itself(name: str, settings: dict[str, Any], norm: Any) -> None:
     """No start, step or clip may mix images: the other images' labels do not change this one's attack."""
@@ -290,6 +353,16 @@ def test_an_attack_sees_the_model_in_eval_mode_without_trainable_weights() -> No
         (Component(name="pgd", step_size=0.0), "t.attack.step_size = 0.0: input should be greater than 0"),
         (Component(name="pgd", restarts=0), "t.attack.restarts = 0: input should be greater than or equal to 1"),
         (Component(name="pgd", step_size=float("nan")), "t.attack.step_size = nan: input should be a finite number"),
+        (Component(name="pgd", targets=0), "t.attack.targets = 0: input should be greater than or equal to 1"),
+        (Component(name="none", eps=0.1), "t.attack.eps: unknown key; remove it"),
+        (Component(name="wrm", gamma=0.0), "t.attack.gamma = 0.0: input should be greater than 0"),
+        (Component(name="apgd_ce", rho=1.0), "t.attack.rho = 1.0: input should be less than 1"),
+        (Component(name="apgd_t", targets=0), "t.attack.targets = 0: input should be greater than or equal to 1"),
+        (
+            Component(name="autoattack", version="rand"),
+            "t.attack.version = 'rand': input should be 'standard' or 'plus'",
+        ),
+        (Component(name="autoattack", steps=0), "t.attack.steps = 0: input should be greater than or equal to 1"),
         (Component(name="fgsm", steps=3), "t.attack.steps: unknown key; remove it"),
         (Component(name="math:pi"), "t.attack.name = 'math:pi': is no attack"),
         (Component(name="torch.nn:Linear"), "is no attack"),

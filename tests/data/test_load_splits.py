@@ -6,9 +6,9 @@ import textwrap
 import numpy as np
 import pytest
 
-from atmc_search.data import load_splits
+from atmc_search.data import DATASETS, load_splits
 from atmc_search.errors import AtmcError, DataError, SpecError
-from atmc_search.spec import DataSpec
+from atmc_search.spec import AugmentSpec, DataSpec
 
 MODULE = """
 import numpy as np
@@ -38,6 +38,9 @@ def high_label(root): return RawData(ImageSet(images, labels + 1), None, 3)
 def negative_label(root): return RawData(ImageSet(images, labels - 1), None, 3)
 def empty_class(root): return RawData(good, None, 4)
 def empty_test_class(root): return RawData(good, ImageSet(images[:2], labels[:2]), 3)
+def sized(root, *, image_size=2): return RawData(ImageSet(images[..., :image_size], labels), None, 3)
+def sized_or_not(root, image_size=2): return sized(root, image_size=image_size)
+def anything(root, **settings): return RawData(good, None, 3)
 def other_shape(root): return RawData(good, ImageSet(images[:, :1], labels), 3)
 """
 
@@ -64,6 +67,42 @@ def test_a_users_dataset_is_split_like_any_other(module, attribute, tested):
 def test_the_loader_is_given_the_root(module):
     splits = load_splits(DataSpec(name=f"{module}:rooted", root="7"))
     assert splits.train.images.max() == 7
+
+
+@pytest.mark.parametrize("attribute", ["sized", "sized_or_not"])
+@pytest.mark.parametrize(("size", "width"), [(None, 2), (3, 3)])
+def test_a_loader_that_names_an_image_size_is_given_the_specs_or_keeps_its_own(module, attribute, size, width):
+    splits = load_splits(DataSpec(name=f"{module}:{attribute}", image_size=size))
+    assert splits.input_shape == (3, 4, width)
+
+
+@pytest.mark.parametrize(
+    "name", [*sorted(set(DATASETS) - {"image_folder"}), "users_dataset:fine", "users_dataset:anything"]
+)
+def test_an_image_size_is_refused_for_any_other_loader(module, name):
+    with pytest.raises(SpecError) as caught:
+        load_splits(DataSpec(name=name, image_size=16))
+    assert str(caught.value) == (
+        f"trial.data.image_size = 16: {name!r} has images of one size; remove it, or use image_folder or a loader with "
+        "a keyword image_size"
+    )
+
+
+def test_a_crop_that_could_leave_nothing_is_refused(module):
+    spec = {"name": f"{module}:fine", "validation_size": 3}
+    load_splits(DataSpec(**spec, augment=AugmentSpec(crop_padding=3)))
+    with pytest.raises(SpecError) as caught:
+        load_splits(DataSpec(**spec, augment=AugmentSpec(crop_padding=4)))
+    assert str(caught.value) == (
+        "trial.data.augment.crop_padding = 4: could crop all of an image of 5×4 away; set it below 4"
+    )
+
+
+def test_augmentation_changes_no_split(module):
+    plain, augmented = (
+        load_splits(DataSpec(name="digits", augment=augment)) for augment in (AugmentSpec(), AugmentSpec(flip=True))
+    )
+    assert np.array_equal(plain.train.images, augmented.train.images)
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,45 @@ def test_images_that_are_wrong_untouched_are_not_attacked(batch_size):
     assert torch.cat(attack._labels).tolist() == [0, 0, 1, 0]
 
 
+class Up(Noted):
+    """Goes up by at most this much."""
+
+    by: float = 1.0
+
+    def __call__(self, model, x, y, threat, generator, *, until_broken=False):
+        assert until_broken  # measuring needs no more of an image that is broken
+        super().__call__(model, x, y, threat, generator)
+        return x + self.by
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
+def test_of_several_attacks_each_sees_what_survived_those_before(batch_size):
+    clean = clean_correct(Brightness(), PIXELS, batch_size)
+    weak, strong, late = Up(by=0.05), Up(by=0.1), Up(by=0.1)
+    robust = robust_correct(
+        Brightness(), PIXELS, [weak, strong, late], THREAT, batch_size=batch_size, seed=0, clean=clean
+    )
+    assert robust.tolist() == ROBUST
+    seen = [(torch.cat(attack._images).flatten() * 255).round().tolist() for attack in (weak, strong, late)]
+    assert seen == [[0, 110, 255, 118], [0, 110, 255], [0, 255]]  # 118 + 0.05 and 110 + 0.1 are above one half
+    assert measure(Brightness(), PIXELS, [weak], THREAT, batch_size=batch_size, seed=0) == measure(
+        Brightness(), PIXELS, weak, THREAT, batch_size=batch_size, seed=0
+    )
+
+
+def test_several_attacks_start_at_points_of_their_own(model, digits):
+    class Started(Noted):
+        def __call__(self, model, x, y, threat, generator, *, until_broken=False):
+            super().__call__(model, x + torch.rand(x.shape, generator=generator), y, threat, generator)
+            return x
+
+    alone, first, second = Started(), Started(), Started()
+    measure(model, digits, alone, THREAT, batch_size=30, seed=3)
+    measure(model, digits, [first, second], THREAT, batch_size=30, seed=3)
+    assert torch.equal(torch.cat(alone._images), torch.cat(first._images))
+    assert not torch.equal(torch.cat(first._images), torch.cat(second._images))
+
+
 def test_a_batch_with_nothing_right_is_no_call():
     attack = Noted()
     figures = measure(Brightness(), pixels([0, 0, 0, 200], [1, 1, 1, 1]), attack, THREAT, batch_size=2, seed=0)

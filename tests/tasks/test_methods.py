@@ -1,0 +1,256 @@
+"""Every method of the paper on every kind of model: trained, packed, decoded and measured on tiny data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from atmc_search.artifact import unpack
+from atmc_search.attacks import build_attack
+from atmc_search.compress import layers_to_compress
+from atmc_search.data import DeviceData, ImageSet, Splits
+from atmc_search.errors import SpecError, TrialFailed
+from atmc_search.measure import measure
+from atmc_search.methods import METHODS
+from atmc_search.spec import TrialSpec, parse_study
+from atmc_search.tasks import AtmcTask, Start
+
+Finished = tuple[TrialSpec, Splits, AtmcTask, dict[str, Any]]
+MODELS = ("lenet", "resnet18", "mobilenet_v2")
+KEEP, BITS = 0.1, 3
+TEMPLATE: dict[str, Any] = {
+    "data": {"name": "digits"},
+    "threat": {"eps": 0.05},
+    "dense": {"epochs": 1, "lr": 0.02, "batch_size": 32, "attack": {"name": "fgsm"}},
+    "train": {"epochs": 1, "lr": 0.01, "batch_size": 32, "attack": {"name": "fgsm"}},
+    "compress": {
+        "keep": KEEP,
+        "bits": {"choice": [BITS, 8]},
+        "dual_every": 1,
+        "codebook_from": 0.0,
+    },
+    "evaluate": {"attack": {"name": "pgd", "steps": 2}, "masking_images": 8},
+}
+
+
+def spec_of(method: str, model: str, **compress: Any) -> TrialSpec:
+    """The trial of a study that mixes all methods."""
+    template = {
+        **TEMPLATE,
+        "method": {"choice": list(METHODS)},
+        "model": {"name": model},
+        "compress": TEMPLATE["compress"] | compress,
+    }
+    if model == "mobilenet_v2":
+        template["model"] = {"name": model, "width_mult": 0.5}
+    study = parse_study({"name": "mixed", "trial": template, "search": {"trials": 1}})
+    return study.fill({"trial.method": method, "trial.compress.bits": BITS})
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    """The digits at 16×16 in three colours: small, and large enough for every model."""
+    digits = load_digits()
+    images = np.kron(digits.images[:, None] * (255 / 16), np.ones((1, 3, 2, 2))).astype(np.uint8)
+    parts = [ImageSet(images[a:b], digits.target[a:b].astype(np.int64)) for a, b in ((0, 96), (96, 136), (136, 160))]
+    return Splits(*parts, classes=10)
+
+
+@pytest.fixture(scope="module")
+def starts() -> dict[str, Start]:
+    return {}
+
+
+def start_for(spec: TrialSpec, splits: Splits, starts: dict[str, Start]) -> Start:
+    key = AtmcTask.start_key(spec)
+    if key not in starts:
+        starts[key] = AtmcTask.make_start(spec, splits, device="cpu", report=lambda row: None)
+    return starts[key]
+
+
+@pytest.fixture(scope="module", params=[(method, model) for model in MODELS for method in METHODS], ids="-".join)
+def finished(request: pytest.FixtureRequest, splits: Splits, starts: dict[str, Start]) -> Finished:
+    spec = spec_of(*request.param)
+    AtmcTask.check(spec, splits)
+    task = AtmcTask(spec, splits, start_for(spec, splits, starts), device="cpu", meta={})
+    metrics = {}
+    while not task.done:
+        metrics = task.step()
+    return spec, splits, task, metrics
+
+
+def test_what_is_reported_is_what_the_file_decodes_to(finished: Finished) -> None:
+    spec, splits, task, metrics = finished
+    data = task.artifact()
+    assert metrics["size_bytes"] == len(data)
+    attack = build_attack(spec.evaluate.attack, path="attack")
+    model = unpack(data)
+    again = measure(model, DeviceData(splits.validation, "cpu"), attack, spec.threat, batch_size=500, seed=0)
+    assert again.metrics().items() <= metrics.items()
+    assert metrics["masking_flags"] is not None
+    if metrics["batch_norm_reestimated"]:
+        assert any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
+def test_every_method_keeps_what_it_promises(finished: Finished) -> None:
+    spec, _, task, metrics = finished
+    decoded = unpack(task.artifact())
+    weights = {layer.weight: decoded.get_parameter(layer.weight) for layer in layers_to_compress(decoded)}
+    sizes = json.loads(metrics["bits_per_tensor"])
+    factors = {name.rpartition(".")[2] for name in sizes} - {"weight"}
+    bits = {b for b in sizes.values() if b}
+    total = sum(w.numel() for w in weights.values())
+    assert metrics["dense_weights"] == total
+    expected: dict[str, tuple[set[str], set[int]]] = {
+        "nap": (set(), {32}),
+        "da": (set(), {32}),
+        "ap": (set(), {32}),
+        "al0": (set(), {32}),
+        "alr": ({"U", "V"}, {32}),
+        "atmc_32": ({"U", "V", "C"}, {32}),
+        "atmc": ({"U", "V", "C"}, {BITS}),
+        "atmc_mixed": ({"U", "V", "C"}, bits),
+    }
+    assert (factors, bits) == expected[spec.method or ""]
+    if spec.method == "da":
+        assert metrics["density"] == 1
+    else:
+        assert metrics["nnz"] <= round(KEEP * total)
+    if spec.method == "atmc":
+        for name, weight in ((n, w) for n, w in weights.items() if n in sizes):  # stored whole: grouped convolutions
+            assert len(weight[weight != 0].unique()) <= 2**BITS, name
+    if spec.method == "atmc_mixed":
+        assert bits <= set(range(1, 9))
+
+
+def test_nap_trains_on_clean_images_from_a_clean_start() -> None:
+    spec = spec_of("nap", "lenet")
+    assert spec.dense.attack.name == spec.train.attack.name == "none"
+    assert AtmcTask.start_key(spec) != AtmcTask.start_key(spec_of("al0", "lenet"))
+    assert AtmcTask.start_key(spec_of("ap", "lenet")) == AtmcTask.start_key(spec_of("al0", "lenet"))
+
+
+def test_ap_never_moves_a_weight_that_it_pruned(splits: Splits, starts: dict[str, Start]) -> None:
+    spec = spec_of("ap", "lenet")
+    start = start_for(spec, splits, starts)
+    task = AtmcTask(spec, splits, start, device="cpu", meta={})
+    task.step()
+    decoded = unpack(task.artifact())
+    names = [layer.weight for layer in layers_to_compress(decoded)]
+    before = torch.cat([start.tensors[name].flatten() for name in names]).abs()
+    after = torch.cat([decoded.get_parameter(name).flatten() for name in names])
+    k = round(KEEP * len(before))
+    assert not after[before < before.sort().values[-k]].any()
+    assert int((after != 0).sum()) == k
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("lenet", {"budget_bytes": 12_000}),
+        ("lenet", {"budget_bytes": 7_000}),
+        ("mobilenet_v2", {"budget_bytes": 34_000}),
+    ],
+)
+def test_mixed_bits_meet_a_budget_of_bytes(
+    model: str, settings: dict[str, Any], splits: Splits, starts: dict[str, Start]
+) -> None:
+    spec = spec_of("atmc_mixed", model)
+    spec = spec.model_copy(update={"compress": spec.compress.model_copy(update=settings)})
+    task = AtmcTask(spec, splits, start_for(spec, splits, starts), device="cpu", meta={})
+    metrics = task.step()
+    assert 0.9 * settings["budget_bytes"] <= metrics["size_bytes"] <= settings["budget_bytes"]
+
+
+@pytest.mark.parametrize("bits", [32, 4])
+@pytest.mark.parametrize("budget", [30_000, 90_000])
+def test_ranks_meet_a_budget_of_bytes(bits: int, budget: int, splits: Splits, starts: dict[str, Start]) -> None:
+    spec = spec_of("alr", "lenet")
+    compress = spec.compress.model_copy(update={"budget_bytes": budget, "bits": bits})
+    spec = spec.model_copy(update={"method": None, "compress": compress})
+    task = AtmcTask(spec, splits, start_for(spec, splits, starts), device="cpu", meta={})
+    metrics = task.step()
+    assert 0.85 * budget <= metrics["size_bytes"] <= budget
+
+
+@pytest.mark.parametrize("method", ["alr", "atmc_mixed"])
+def test_a_budget_that_nothing_meets_is_a_failed_trial(
+    method: str, splits: Splits, starts: dict[str, Start]
+) -> None:
+    spec = spec_of(method, "lenet")
+    spec = spec.model_copy(update={"compress": spec.compress.model_copy(update={"budget_bytes": 900})})
+    with pytest.raises(TrialFailed, match=r"^budget_bytes = 900: .*; raise it"):
+        AtmcTask(spec, splits, start_for(spec, splits, starts), device="cpu", meta={}).step()
+
+
+def test_ranks_by_energy_keep_the_energy(splits: Splits, starts: dict[str, Start]) -> None:
+    spec = spec_of("alr", "lenet", energy=0.9)
+    start = start_for(spec, splits, starts)
+    task = AtmcTask(spec, splits, start, device="cpu", meta={})
+    sizes = json.loads(task.step()["bits_per_tensor"])
+    assert {name.rpartition(".")[2] for name in sizes} <= {"weight", "U", "V"}
+
+
+
+
+@pytest.mark.parametrize(("setting", "anew"), [("kept", False), ("reestimated", True)])
+def test_batch_norm_statistics_are_gathered_anew_when_asked(
+    setting: str, anew: bool, splits: Splits, starts: dict[str, Start]
+) -> None:
+    spec = spec_of("al0", "resnet18", batch_norm=setting)
+    metrics = AtmcTask(spec, splits, start_for(spec, splits, starts), device="cpu", meta={}).step()
+    assert metrics["batch_norm_reestimated"] is anew
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "atcm"}, "trial.method = 'atcm': unknown method; did you mean 'atmc'?"),
+        ({"method": "al0", "compress": {"keep": 0.1, "bits": 4}}, "trial.compress.bits = 4: al0 fixes it otherwise"),
+        (
+            {"method": "al0", "compress": {"keep": 0.1, "bits": {"choice": [2, 4]}}},
+            "trial.compress.bits: is sampled without effect, as al0 fixes it",
+        ),
+        (
+            {"method": {"choice": ["al0", "ap"]}, "compress": {"keep": 0.1, "bits": {"choice": [2, 4]}}},
+            "trial.compress.bits: is sampled without effect, as each of al0, ap fixes it",
+        ),
+        (
+            {"method": "nap", "train": {"epochs": 1, "attack": {"name": "pgd", "steps": 3}}},
+            "trial.train.attack = {'name': 'pgd', 'steps': 3}: nap fixes it otherwise",
+        ),
+        (
+            {"compress": {"keep": 0.1, "bit_allocation": "mixed"}},
+            "bit_allocation mixed spreads the bytes of a codebook; set bits to 1 to 8",
+        ),
+        ({"compress": {"keep": 0.1, "energy": 0.5}}, "energy sets the ranks of low_rank and factors is none"),
+        ({"compress": {"keep": 0.1, "budget_bytes": 500}}, "budget_bytes needs something to set"),
+        (
+            {"compress": {"keep": 0.1, "factors": "low_rank", "energy": 0.5, "budget_bytes": 9}},
+            "energy and budget_bytes both set the ranks",
+        ),
+    ],
+)
+def test_settings_that_contradict_a_method_are_refused(change: dict[str, Any], message: str) -> None:
+    trial = {
+        "data": {"name": "digits"},
+        "model": {"name": "lenet"},
+        "threat": {"eps": 0.1},
+        "dense": {"epochs": 1},
+        "train": {"epochs": 1},
+        "compress": {"keep": 0.1},
+    }
+    with pytest.raises(SpecError) as caught:
+        parse_study({"name": "x", "trial": trial | change, "search": {"trials": 1}})
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
