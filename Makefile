@@ -33,6 +33,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@# Only tests compare with torchattacks, which pins a version of requests that Ray does not take.
+	@$(PIP) install --no-deps torchattacks==3.5.1
 	@touch $@
 
 clean:  # never touches runs/

@@ -116,7 +116,8 @@ def trial(spec: Path, overrides: tuple[str, ...], out: Path | None, device: str,
         click.echo(json.dumps(metrics, default=str))
     else:
         for name, value in metrics.items():
-            click.echo(f"{name:28} {value:.6g}" if isinstance(value, float) else f"{name:28} {value}")
+            shown = f"{value:.6g}" if isinstance(value, float) else value if value != "" else "none"
+            click.echo(f"{name:28} {shown}")
     tell(f"artifact: {path} ({len(artifact):,} bytes)")
 
 
@@ -562,6 +563,10 @@ def _print_space(prepared: Any) -> None:
         click.echo(f"data {data.name}: {sizes[0]:,} training, {sizes[1]:,} validation, {sizes[2]:,} test images")
     for path in spec.space:
         click.echo(f"{path:32} {prepared.column(path).meaning.removeprefix('sampled from ')}")
+    for name, method in spec.methods.items():
+        click.echo(
+            f"method {name}: {method.meaning}; fixes " + ", ".join(f"{k} = {v}" for k, v in method.fixes.items())
+        )
     click.echo("objectives " + ", ".join(f"{name} ({direction})" for name, direction in spec.objectives.items()))
 
 

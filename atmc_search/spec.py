@@ -279,15 +279,20 @@ class StudySpec(_Section):
     def _template(self) -> StudySpec:
         # A SpecError passes through pydantic unwrapped: it names its own path.
         _check_plain(self.trial)
-        self._check_methods()
         for _, config in space.corners(self.space):
             self.fill(config)
         return self
 
     @property
     def space(self) -> dict[str, BaseDistribution]:
-        """The distributions of the template by dotted path."""
-        return space.distributions(self.trial)
+        """The distributions of the template by dotted path, without those that every method of the study fixes."""
+        written = space.distributions(self.trial)
+        methods = [METHODS.get(name) for name in self._method_names()]
+        return {
+            path: d
+            for path, d in written.items()
+            if any(method is None or not method.fixed(path) for method in methods)
+        }
 
     def active(self, config: Mapping[str, Any]) -> dict[str, BaseDistribution]:
         """The part of the space that a trial with this config uses: without what its method fixes."""
@@ -302,25 +307,19 @@ class StudySpec(_Section):
             _set(filled, path, value)
         return validated(TrialSpec, filled, path="trial")
 
+    @property
+    def methods(self) -> dict[str, Method]:
+        """The methods that its trials can have, by name."""
+        return {name: METHODS[name] for name in self._method_names() if name in METHODS}
+
+    def _method_names(self) -> list[Any]:
+        written = self.trial.get("method")
+        choices = written.get("choice") if isinstance(written, Mapping) else None
+        return choices if isinstance(choices, list) and choices else [written]
+
     def _method(self, config: Mapping[str, Any]) -> Method | None:
         name = config.get(METHOD_PATH, self.trial.get("method"))
         return METHODS.get(name) if isinstance(name, str) else None
-
-    def _check_methods(self) -> None:
-        """That nothing is written which every method that can be chosen fixes otherwise."""
-        written = self.trial.get("method")
-        choices = getattr(self.space.get(METHOD_PATH), "choices", [written])
-        methods = [METHODS[name] for name in choices if name in METHODS]
-        if len(methods) < len(choices) or not methods:
-            return  # some trials have no method, or `fill` says that it is unknown
-        said = choices[0] if len(choices) == 1 else "each of " + ", ".join(choices)
-        for path, distribution in self.space.items():
-            if all(method.fixed(path) for method in methods):
-                raise SpecError(f"{path}: is sampled without effect, as {said} fixes it; remove it, or add a method")
-        for path in methods[0].fixes:
-            value = _at(self.trial, path)
-            if value is not None and all(path in method.fixes and method.fixes[path] != value for method in methods):
-                raise SpecError(f"trial.{path} = {shown(value)}: {said} fixes it otherwise; remove it, or the method")
 
     @property
     def fingerprint(self) -> str:

@@ -59,11 +59,12 @@ def _options(values: NDArray[np.float32], floats: Literal["fp16", "fp32"], seed:
     """(bytes, squared error) at every number of bits."""
     options: list[Option] = []
     distinct = len(np.unique(values[values != 0]))
+    places = coding.encode_places(values.reshape(-1))
     for bits in _BITS:
         if options and distinct <= 2 ** (bits - 1):  # nothing is left to gain
             options.append(options[-1])
             continue
         quantised = requantised(values, bits, seed=seed, floats=floats)
         error = float(((quantised.astype(np.float64) - values) ** 2).sum())
-        options.append((float(len(coding.encode(quantised.reshape(-1)))), error))
+        options.append((float(len(coding.encode(quantised.reshape(-1), places))), error))
     return options

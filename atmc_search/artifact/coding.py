@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from atmc_search.errors import ArtifactError
 
 Values = NDArray[np.float32]
 _MOST_CODES = 256
+_SMALL = 4096
 
 
 class Mode(IntEnum):
@@ -45,15 +47,34 @@ class Mode(IntEnum):
         return self >= Mode.BITMAP_PACKED
 
 
-def encode(tensor: Values) -> bytes:
+class Places(NamedTuple):
+    """The encoded positions of a tensor's non-zeros: gaps or a bitmap."""
+
+    gaps: bool
+    data: bytes
+
+
+def encode(tensor: Values, places: Places | None = None) -> bytes:
     """The shortest of all modes' encodings of a flat tensor.
+
+    Args:
+        tensor: (n,) finite.
+        places: what `encode_places` gave for the same positions, if known; tensors that differ in values share it.
 
     Raises:
         ArtifactError: a value is not finite.
     """
     if not np.isfinite(tensor).all():
         raise ArtifactError("a tensor holds NaN or infinity and cannot be packed; the training diverged")
-    return min(_encodings(tensor), key=len)
+    return min(_encodings(tensor, places), key=len)
+
+
+def encode_places(tensor: Values) -> Places:
+    """Where a flat tensor's non-zeros are, in the shorter of two forms."""
+    bitmap, gaps = Writer(), Writer()
+    bitmap.stream(np.packbits(tensor != 0).tobytes())
+    gaps.stream(_gap_bytes(np.flatnonzero(tensor)))
+    return min((Places(False, bitmap.getvalue()), Places(True, gaps.getvalue())), key=lambda places: len(places.data))
 
 
 def decode(reader: Reader, count: int) -> Values:
@@ -92,36 +113,34 @@ def read_floats(reader: Reader, count: int) -> Values:
     return np.frombuffer(data, dtype=f"<f{width}").astype(np.float32)
 
 
-def _encodings(tensor: Values) -> Iterator[bytes]:
+def _encodings(tensor: Values, places: Places | None) -> Iterator[bytes]:
     positions = np.flatnonzero(tensor)
     if not len(positions):
         yield bytes([Mode.EMPTY])
         return
-    writer = Writer()
-    write_floats(writer, tensor)
-    yield bytes([Mode.RAW]) + writer.getvalue()
+    if 2 * len(positions) >= len(tensor) or len(tensor) <= _SMALL:  # else positions and values are always shorter
+        writer = Writer()
+        write_floats(writer, tensor)
+        yield bytes([Mode.RAW]) + writer.getvalue()
 
     values = tensor[positions]
     codebook, codes = np.unique(values, return_inverse=True)
-    bitmap, gaps = Writer(), Writer()
-    bitmap.stream(np.packbits(tensor != 0).tobytes())
-    gaps.stream(_gap_bytes(positions))
-    places = min(((False, bitmap.getvalue()), (True, gaps.getvalue())), key=lambda item: len(item[1]))
+    places = places or encode_places(tensor)
     if len(codebook) > _MOST_CODES:
         writer = Writer()
         write_floats(writer, values)
-        yield bytes([Mode.GAPS_FLOATS if places[0] else Mode.BITMAP_FLOATS]) + places[1] + writer.getvalue()
+        yield bytes([Mode.GAPS_FLOATS if places.gaps else Mode.BITMAP_FLOATS]) + places.data + writer.getvalue()
         return
     for packed in (True, False):
         writer = Writer()
         writer.bytes_(bytes([len(codebook) - 1]))
         write_floats(writer, codebook)
         writer.stream(_pack_codes(codes, _width(len(codebook))) if packed else codes.astype(np.uint8).tobytes())
-        if places[0]:
+        if places.gaps:
             mode = Mode.GAPS_PACKED if packed else Mode.GAPS_BYTES
         else:
             mode = Mode.BITMAP_PACKED if packed else Mode.BITMAP_BYTES
-        yield bytes([mode]) + places[1] + writer.getvalue()
+        yield bytes([mode]) + places.data + writer.getvalue()
 
 
 def _width(codebook: int) -> int:

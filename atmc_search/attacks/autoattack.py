@@ -59,7 +59,7 @@ class AutoAttack(Attack):
         return x_adv
 
     def _ensemble(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, classes: int, seed: int) -> Tensor:
-        from pyautoattack import AutoAttack as Ensemble  # type: ignore[import-untyped] # not needed to import atmc_search
+        from pyautoattack import AutoAttack as Ensemble  # not needed to import atmc_search
 
         def predict(images: Tensor) -> Tensor:  # the package works in float32 whatever it is given
             logits: Tensor = model(images.to(x.dtype))

@@ -43,9 +43,9 @@ def robustness_curve(
     """Robust accuracy of `model` at each radius and at each number of steps.
 
     Balls nest: an image that is broken at some radius is broken at every larger one, and is not attacked again there.
-    A radius of 0 gives clean accuracy. (At the threat model's own eps this may differ from `measure` by an image or two
-    whose fate hangs on the random start, since fewer images draw theirs.) Over steps nothing is carried on: every number of steps faces every image that
-    is right untouched.
+    A radius of 0 gives clean accuracy. At the threat model's own eps the figure may differ from that of `measure` by a
+    few images whose fate hangs on the random start, since fewer images draw theirs. Over steps nothing is carried
+    on: every number of steps faces every image that is right untouched.
 
     Args:
         model: in eval mode, on data's device; as decoded from its artifact.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from atmc_search.attacks import Attack, perturb
 from atmc_search.data import DeviceData, ImageSet
 from atmc_search.measure.accuracy import Accuracy, clean_correct, robust_correct
-from atmc_search.measure.settings import at_radius, has_steps, with_steps
+from atmc_search.measure.settings import at_radius, steps_of, with_steps
 from atmc_search.spec import ThreatModel
 from atmc_search.training import seeded
 
@@ -138,11 +138,14 @@ def masking_checks(
     3. *steps*: more steps must not save images: doubled steps against the given ones, paired image by image.
     4. *transfer*: what the attack finds on `surrogate` must not beat what it finds on the model itself, paired alike.
 
-    Passing proves nothing; a model that fails has a robust accuracy that is not to be believed.
+    Passing proves nothing. A model that fails has a robust accuracy that is not to be believed, be it the model's doing
+    or that of an attack too weak to measure with: one that does not grow with eps (`none`, or `wrm`, whose reach is set
+    by gamma) fails *eps_growth* on honest models too.
 
     Costs: with a the gradients that the attack takes an image (PGD: steps × restarts), at most 5 a gradients for each
     of `images` images: a as given, a at the large radius, 2 a with doubled steps, a on the surrogate. Images that are
-    wrong untouched cost none; broken ones no more than the attack itself makes them.
+    wrong untouched cost none; broken ones no more than the attack itself makes them. Forward passes of attacks that
+    also search without gradients (Square in AutoAttack) are needed 4 times over likewise.
 
     Args:
         model: images in [0, 1] to logits (n, classes), on data's device; as decoded from its artifact.
@@ -172,11 +175,11 @@ def masking_checks(
             left = survivors(at_radius(attack, threat, radius), ball, breakable)
             growth = Accuracy(int(left.sum()), int(breakable.sum()))
 
-        needed = surrogate is not None or has_steps(attack)
-        own = survivors(attack, threat, clean) if needed else clean
+        given = steps_of(attack)
+        own = survivors(attack, threat, clean) if given is not None or surrogate is not None else clean
         steps = None
-        if has_steps(attack):
-            doubled = survivors(with_steps(attack, 2 * attack.steps), threat, clean)  # type: ignore[attr-defined]
+        if given is not None:
+            doubled = survivors(with_steps(attack, 2 * given), threat, clean)
             steps = _paired(clean, stronger=doubled, weaker=own)
         transfer = None
         if surrogate is not None:

@@ -8,9 +8,10 @@ from atmc_search.registry import validated
 from atmc_search.spec import ThreatModel
 
 
-def has_steps(attack: Attack) -> bool:
-    """Whether the attack has a number of steps to vary."""
-    return isinstance(getattr(attack, "steps", None), int)
+def steps_of(attack: Attack) -> int | None:
+    """The attack's number of steps; None for one that has no such setting."""
+    steps = getattr(attack, "steps", None)
+    return steps if isinstance(steps, int) else None
 
 
 def with_steps(attack: Attack, steps: int) -> Attack:
@@ -19,7 +20,7 @@ def with_steps(attack: Attack, steps: int) -> Attack:
     Raises:
         AtmcError: the attack has no steps, or cannot have this many.
     """
-    if not has_steps(attack):
+    if steps_of(attack) is None:
         name = type(attack).__name__
         raise AtmcError(f"steps = {steps}: {name} takes no number of steps; leave steps out, or use another attack")
     return validated(type(attack), {**attack.model_dump(), "steps": steps}, path="")

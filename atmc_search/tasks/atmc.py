@@ -73,6 +73,7 @@ class AtmcTask(Task):
             self._deployer.codebook if spec.compress.bits < 32 else None,
             spec.compress,
         )
+        self._constrained.project()  # training starts within what is allowed
         self._optimizer = make_optimizer(self._model, spec.train)
         self._seconds = {"train_s": 0.0, "pack_s": 0.0, "measure_s": 0.0}
         self._artifact: bytes | None = None
@@ -117,7 +118,8 @@ class AtmcTask(Task):
 
     @classmethod
     def start_key(cls, spec: TrialSpec) -> str:
-        return fingerprint(spec.model_dump(mode="json", include={"data", "model", "threat", "dense", "evaluate"}))
+        parts = spec.model_dump(mode="json", include={"data", "model", "threat", "dense", "evaluate"})
+        return fingerprint(parts | {"evaluate": {k: v for k, v in parts["evaluate"].items() if k != "masking_images"}})
 
     @classmethod
     def make_start(cls, spec: TrialSpec, data: Splits, *, device: str, report: Report) -> Start:

@@ -15,8 +15,6 @@ from atmc_search import compress
 from atmc_search.compress import Codebook, Constraint, FixedSupport, GlobalL0, Weights
 
 
-
-
 def own_bits(weights: Weights) -> Codebook:
     return Codebook({name: 1 + i % 3 for i, name in enumerate(weights)})
 

@@ -83,7 +83,10 @@ def test_metrics_are_declared_columns_of_their_type(finished):
     assert metrics.keys() == columns.keys()  # a measured epoch fills them all
     for name, value in metrics.items():
         assert type(value) is TYPES[columns[name].kind], name
-        assert name == "masking_flags" or value if columns[name].kind == "string" else columns[name].low <= value <= columns[name].high, name
+        if columns[name].kind == "string":
+            assert value or name == "masking_flags", name
+        else:
+            assert columns[name].low <= value <= columns[name].high, name
 
 
 def test_the_size_is_the_file_s(finished):
