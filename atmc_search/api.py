@@ -161,6 +161,9 @@ def _reasons(
         lines.append(
             f"next best: trial {second['trial']}, " + ", ".join(f"{name} {_figure(second[name])}" for name in said)
         )
+    flags = row.get("masking_flags")
+    if isinstance(flags, str) and flags:
+        lines.append(f"beware: it fails checks against gradient masking ({flags}), its robust accuracy may be a mirage")
     if isinstance(row.get("artifact"), str):
         lines.append(f"artifact: {Path(trials.attrs.get('folder', '')) / row['artifact']}")
     return "\n".join(lines)

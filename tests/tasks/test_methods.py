@@ -264,5 +264,7 @@ def test_only_what_its_method_uses_is_a_trial_s_config() -> None:
 def test_a_trial_that_is_not_what_its_method_says_is_refused() -> None:
     document = spec_of("al0", "lenet").model_dump()
     document["compress"]["bits"] = 4
-    with pytest.raises(ValueError, match="compress.bits is 4, which method al0 fixes to 32; remove it, or the method"):
+    with pytest.raises(
+        ValueError, match=r"compress\.bits is 4, which method al0 fixes to 32; remove it, or the method"
+    ):
         TrialSpec.model_validate(document)

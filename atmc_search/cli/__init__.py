@@ -1,0 +1,56 @@
+"""The command line: thin, over `api` and `search`. A user's mistake is one line on standard error and exit code 2.
+
+To add a command: a function in the file of its kind, and a line in `cli`'s list below.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from atmc_search.cli.looking import choose, columns, front, report
+from atmc_search.cli.measuring import curves, verify
+from atmc_search.cli.running import run, trial
+from atmc_search.errors import AtmcError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="atmc-search")
+def cli() -> None:
+    """Search for neural networks that are small, accurate and hard to fool.
+
+    \b
+    A study is a YAML file; a run is its folder under runs/. The usual order:
+      atmc-search run search_spaces/digits_quickstart.yaml      search (again: goes on where it stopped)
+      atmc-search front runs/digits-quickstart                  look at the Pareto front
+      atmc-search choose runs/digits-quickstart --max size_bytes=2500 --best robust_accuracy
+      atmc-search verify runs/digits-quickstart                 measure the front on test images
+    """
+
+
+for _command in (run, trial, front, choose, verify, curves, report, columns):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Entry point: `AtmcError` and click's own complaints are one line, exit code 2."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(2)
+    except click.ClickException as error:
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "atmc-search"
+        _fail(f"{error.format_message()} (see {command} --help)")
+    except AtmcError as error:
+        _fail(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    click.echo("error: " + " ".join(message.split()), err=True)
+    sys.exit(2)

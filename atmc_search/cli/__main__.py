@@ -1,0 +1,3 @@
+from atmc_search.cli import main
+
+main()

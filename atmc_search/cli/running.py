@@ -1,0 +1,132 @@
+"""`run` and `trial`: what trains."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from atmc_search.cli.common import draw, print_front
+from atmc_search.errors import AtmcError, SpecError
+
+
+@click.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option(
+    "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a value of the spec, by dotted path."
+)
+@click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of run folders."
+)
+@click.option(
+    "--address", default="local", show_default=True, help="Ray cluster to use; 'auto' for the one running here."
+)
+@click.option("--cpus", type=click.IntRange(min=1), help="Cores to use when Ray is started here.  [default: all]")
+@click.option("--check", is_flag=True, help="Only check the spec, load its data and print the search space.")
+def run(spec: Path, overrides: tuple[str, ...], runs: Path, address: str, cpus: int | None, check: bool) -> None:
+    """Run the study in SPEC, or what is left of it.
+
+    \b
+    Results land in runs/<study>/ as they arrive: reports/, trials.parquet, front.parquet, artifacts/, front.png.
+    Ctrl-C stops; the same command goes on. A finished study prints its front again. More trials:
+      atmc-search run SPEC --set search.trials=200
+    """
+    from atmc_search.search import prepare, run_study
+    from atmc_search.spec import load_study
+
+    study = load_study(spec, _overrides(overrides))
+    if check:
+        _print_space(prepare(study))
+        return
+    result = run_study(study, runs=runs, address=address, cpus=cpus, console=Console(stderr=True))
+    _print_run(result.folder.path)
+    if result.hypervolume is not None:
+        click.echo(f"hypervolume {result.hypervolume:.3f}")
+    states = ", ".join(f"{count} {state}" for state, count in result.trials["state"].value_counts().items())
+    click.echo(f"{len(result.trials)} trials ({states}), {result.ran} of them run now")
+    if result.interrupted:
+        click.echo(f"stopped early; go on by the same command: atmc-search run {spec}")
+        sys.exit(130)
+
+
+@click.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option(
+    "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a value of the spec, by dotted path."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Artifact to write.  [default: <study>-trial.atmc]")
+@click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@click.option("--json", "as_json", is_flag=True, help="Print the last metrics as JSON.")
+def trial(spec: Path, overrides: tuple[str, ...], out: Path | None, device: str, as_json: bool) -> None:
+    """Train one trial of SPEC in this process, without Ray, and write its artifact.
+
+    \b
+    Distributions that are not set take their centre (first choice, middle of a range):
+      atmc-search trial search_spaces/digits_quickstart.yaml --set trial.compress.bits=4 --set trial.compress.keep=0.05
+    """
+    from atmc_search.spec import load_study
+    from atmc_search.tasks.single import run_trial
+
+    study = load_study(spec, _overrides(overrides))
+    say = Console(stderr=True)
+
+    def tell(text: str) -> None:
+        say.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    path = out or Path(f"{study.name}-trial.atmc")
+    if path.is_dir() or not path.parent.is_dir():  # said before the training, not after
+        raise AtmcError(f"--out {path}: cannot be written (no such folder, or a folder itself); choose another place")
+    metrics, artifact = run_trial(study, device=device, tell=tell)
+    try:
+        path.write_bytes(artifact)
+    except OSError as error:
+        raise AtmcError(f"--out {path}: cannot be written ({error.strerror}); choose another place") from None
+    if as_json:
+        click.echo(json.dumps(metrics, default=str))
+    else:
+        for name, value in metrics.items():
+            shown = f"{value:.6g}" if isinstance(value, float) else value if value != "" else "none"
+            click.echo(f"{name:28} {shown}")
+    tell(f"artifact: {path} ({len(artifact):,} bytes)")
+
+
+def _overrides(assignments: tuple[str, ...]) -> dict[str, Any]:
+    from atmc_search.spec import parse_yaml
+
+    values = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path:
+            raise SpecError(f"--set {assignment!r}: needs PATH=VALUE; write e.g. --set trial.compress.bits=4")
+        values[path] = parse_yaml(text, f"--set {path}")
+    return values
+
+
+def _print_run(path: Path) -> None:
+    from atmc_search import api
+
+    rows = api.front(api.load_trials(path))
+    print_front(path, rows)
+    picture = f", {draw(path, path / 'front.png').name}" if len(rows) else ""
+    click.echo(f"\n{path}/: trials.parquet, front.parquet{picture}, reports/, artifacts/, spec.yaml")
+
+
+def _print_space(prepared: Any) -> None:
+    spec = prepared.spec
+    click.echo(
+        f"{spec.name}: {spec.search.trials} trials, sampler {spec.search.sampler.name}, fingerprint {spec.fingerprint}"
+    )
+    for data, splits in prepared.data.items():
+        sizes = (len(splits.train.labels), len(splits.validation.labels), len(splits.test.labels))
+        click.echo(f"data {data.name}: {sizes[0]:,} training, {sizes[1]:,} validation, {sizes[2]:,} test images")
+    for path in spec.space:
+        click.echo(f"{path:32} {prepared.column(path).meaning.removeprefix('sampled from ')}")
+    for name, method in spec.methods.items():
+        click.echo(
+            f"method {name}: {method.meaning}; fixes " + ", ".join(f"{k} = {v}" for k, v in method.fixes.items())
+        )
+    click.echo("objectives " + ", ".join(f"{name} ({direction})" for name, direction in spec.objectives.items()))
