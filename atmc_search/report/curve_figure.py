@@ -1,18 +1,16 @@
 """Robustness curves as a figure: robust accuracy against the radius of the attack and against its steps.
 
-`curve_data` decides everything that can be right or wrong; `draw_curves` only draws, in the look of `front_figure`.
+`curve_data` decides everything that can be right or wrong; `draw_curves` only draws, in the common look of `style`.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex
@@ -20,12 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox
 
-from atmc_search.errors import AtmcError
 from atmc_search.report.format import bytes_text, significant
-
-# The look and the tools of the other figure: what differs between two figures of one product is what they say.
-from atmc_search.report.front_figure import _DENSE, _GRID, _QUIET, _STYLE, _TEXT, _keep_one, _log_ticks
-from atmc_search.results.store import write_atomic
+from atmc_search.report.style import DENSE, QUIET, TEXT, draw_frame, keep_one, log_ticks, write_figure
 
 
 @dataclass(frozen=True)
@@ -141,17 +135,7 @@ def draw_curves(data: CurveData, path: Path) -> None:
     Raises:
         AtmcError: another suffix, or the file cannot be written.
     """
-    suffix = path.suffix.lower()
-    if suffix not in (".png", ".svg"):
-        raise AtmcError(f"{path}: {path.suffix or 'no suffix'!r} is no format of figures; end the name in .png or .svg")
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(data)
-        figure.savefig(buffer, format=suffix[1:], dpi=200, metadata={"Date": None} if suffix == ".svg" else None)
-    try:
-        write_atomic(path, buffer.getvalue())
-    except OSError as error:
-        raise AtmcError(f"{path}: cannot be written ({error.strerror}); give a path in a folder that exists") from None
+    write_figure(lambda: _figure(data), path)
 
 
 def _figure(data: CurveData) -> Figure:
@@ -164,18 +148,18 @@ def _figure(data: CurveData) -> Figure:
     height = top + panel_top + panel_height + bottom
     figure = Figure(figsize=(width, height), facecolor="white")
 
-    def text(x: float, y: float, words: str, size: float, color: str = _TEXT, weight: str = "normal") -> None:
+    def text(x: float, y: float, words: str, size: float, color: str = TEXT, weight: str = "normal") -> None:
         figure.text(x / width, y / height, words, size=size, color=color, weight=weight, va="baseline")
 
     text(0.25, height - 0.42, ": ".join(filter(None, (data.title, "robustness curves"))), 14, weight="bold")
     attack = f"attack: {data.attack}, " if data.attack else ""
-    text(0.25, height - 0.71, f"{attack}n = {data.images} · bands: 95 % intervals (Wilson)", 10, _QUIET)
+    text(0.25, height - 0.71, f"{attack}n = {data.images} · bands: 95 % intervals (Wilson)", 10, QUIET)
     for i, panel in enumerate(data.panels):
         x0, y0 = left + i * (panel_width + between), bottom
         axes = figure.add_axes((x0 / width, y0 / height, panel_width / width, panel_height / height))
         name = "radius" if panel.over == "eps" else "steps"
         text(x0, y0 + panel_height + 0.34, f"Robust accuracy by {name}", 12, weight="bold")
-        text(x0, y0 + panel_height + 0.13, _meaning(panel), 9, _QUIET)
+        text(x0, y0 + panel_height + 0.13, _meaning(panel), 9, QUIET)
         _draw_panel(axes, panel, data)
     return figure
 
@@ -187,10 +171,7 @@ def _meaning(panel: CurvePanel) -> str:
 
 
 def _draw_panel(axes: Axes, panel: CurvePanel, data: CurveData) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, pad=6)
+    draw_frame(axes)
     axes.set_ylim(-0.01, 1.02)
     axes.yaxis.set_major_locator(FixedLocator([0, 0.2, 0.4, 0.6, 0.8, 1]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
@@ -198,7 +179,7 @@ def _draw_panel(axes: Axes, panel: CurvePanel, data: CurveData) -> None:
     if panel.over == "steps":
         low, high = x[0] / 1.12, max(x[-1], 2 * x[0]) * 1.12
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(FixedLocator(x if len(x) <= 8 else _log_ticks(low, high, most=7)))
+        axes.xaxis.set_major_locator(FixedLocator(x if len(x) <= 8 else log_ticks(low, high, most=7)))
         axes.set_xlabel("Gradient steps (log scale)", labelpad=7)
     else:
         air = 0.02 * ((x[-1] - x[0]) or 1)
@@ -217,7 +198,7 @@ def _draw_panel(axes: Axes, panel: CurvePanel, data: CurveData) -> None:
         axes.fill_between(xs, lows, highs, color=shade, alpha=0.13, linewidth=0, zorder=2)
         axes.plot(xs, ys, color=shade, linewidth=1.6, marker="o", markersize=3.8, markeredgewidth=0, zorder=4)
     if panel.mark is not None and low <= panel.mark <= high:
-        axes.axvline(panel.mark, color=_DENSE, linewidth=1.4, linestyle=(0, (5, 3)), zorder=2.5)
+        axes.axvline(panel.mark, color=DENSE, linewidth=1.4, linestyle=(0, (5, 3)), zorder=2.5)
         _draw_mark_words(axes, panel, panel.mark)
     # Over steps the curves end apart, and each has its name at its end. Over radii they start and end together, and a
     # name at one of them would stand at all (tried: names along the curves, where there is room for the outer two).
@@ -248,13 +229,13 @@ def _draw_mark_words(axes: Axes, panel: CurvePanel, mark: float) -> None:
             ha="left" if right > 0 else "right",
             va="center",
             size=9.5,
-            color=_DENSE,
+            color=DENSE,
             zorder=7,
         )
         for y in (0.05, 0.95)
         for right in (-5, 5)
     ]
-    _keep_one(axes, notes, _obstacles(axes, panel), otherwise=notes[0])
+    keep_one(axes, notes, _obstacles(axes, panel), otherwise=notes[0])
 
 
 def _draw_names(axes: Axes, panel: CurvePanel, shades: Sequence[str]) -> None:

@@ -18,6 +18,11 @@ def label(column: Column) -> str:
     return column.name.removesuffix(f"_{column.unit}").replace("_", " ")
 
 
+def capitalised(words: str) -> str:
+    """The words with a capital at the start, and all other letters as they are."""
+    return words[:1].upper() + words[1:]
+
+
 def value_text(value: float, column: Column) -> str:
     """A value with its unit, short enough for a figure: 12.3 kB, 87.5 %, 0.0123."""
     if column.unit == "bytes":

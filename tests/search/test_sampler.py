@@ -292,3 +292,31 @@ def test_a_study_that_goes_on_does_not_propose_the_same_configs_again(name):
         second.replay(number, {key: config[key] for key in spec.space}, "failed", {})
     after = [second.suggest(str(i)) for i in range(4)]
     assert not {config[path] for config in before} & {config[path] for config in after}
+
+
+def mixing(make_study: MakeStudy) -> StudySpec:
+    plain = make_study()
+    trial = {"method": {"choice": ["al0", "atmc", "da"]}, **plain.trial}
+    return parse_study({"name": "mixing", "trial": trial, "search": {"trials": 30, "seed": 2}})
+
+
+def test_a_trial_is_asked_only_for_what_its_method_uses(make_study: MakeStudy) -> None:
+    searcher = OptunaSearcher(mixing(make_study))
+    configs = play(searcher, 30, lambda config: METRICS)
+    used = {"al0": {"keep"}, "atmc": {"keep", "bits"}, "da": set()}
+    assert {config["trial.method"] for config in configs} == set(used)
+    for config in configs:
+        names = {name.rpartition(".")[2] for name in config if name.startswith("trial.compress")}
+        assert names == used[config["trial.method"]]
+        assert "trial.train.lr" in config
+
+
+def test_values_that_a_method_does_not_use_are_left_out_of_a_replay(make_study: MakeStudy) -> None:
+    searcher = OptunaSearcher(mixing(make_study))
+    config = {"trial.method": "al0", "trial.train.lr": 0.5, "trial.compress.keep": 0.3, "trial.compress.bits": None}
+    searcher.replay(0, config, "complete", METRICS)
+    searcher.replay(1, config, "interrupted", METRICS)
+    (trial,) = searcher.study.trials
+    assert trial.state == TrialState.COMPLETE
+    assert trial.params == {name: value for name, value in config.items() if value is not None}
+    assert searcher.suggest("again") == {**trial.params, TRIAL_NUMBER: 1}

@@ -399,3 +399,40 @@ def test_one_constrained_step_is_the_paper_s(digits, tiny_trial):
     for weight, want in zip(constrained.weights.values(), expected, strict=True):
         assert np.allclose(weight.detach().numpy(), want, atol=1e-6)
         assert np.array_equal(weight.detach().numpy() == 0, want == 0)
+
+
+# --- augmentation
+
+
+def test_images_are_augmented_before_the_attack_from_the_epoch_s_own_stream(digits):
+    seen: list[Tensor] = []
+
+    class Look(FGSM):
+        def __call__(self, model, x, y, threat, generator, *, until_broken=False):
+            seen.append(x.clone())
+            return super().__call__(model, x, y, threat, generator)
+
+    def epoch(augment):
+        seen.clear()
+        model = fresh()
+        stage = StageSpec(epochs=1, lr=0.01, batch_size=64)
+        train_epoch(
+            model,
+            digits,
+            make_optimizer(model, stage),
+            stage=stage,
+            epoch=0,
+            seed=0,
+            label="train",
+            attack=Look(),
+            threat=THREAT,
+            augment=augment,
+        )
+        return torch.cat(seen)
+
+    plain = epoch(None)
+    mirrored = epoch(lambda x, generator: x.flip(3))
+    assert torch.equal(mirrored, plain.flip(3))
+    drawn = epoch(lambda x, generator: x * torch.rand(len(x), 1, 1, 1, generator=generator))
+    assert torch.equal(drawn, epoch(lambda x, generator: x * torch.rand(len(x), 1, 1, 1, generator=generator)))
+    assert not torch.equal(drawn, plain)
