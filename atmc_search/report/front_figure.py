@@ -22,7 +22,7 @@ from matplotlib.transforms import Bbox
 from atmc_search.report.format import capitalised, label, value_text
 from atmc_search.report.front import Baseline, FrontData, Panel, Point
 from atmc_search.report.groups import NEUTRAL, PLAIN, Look, draw_groups, groups_width, looks
-from atmc_search.report.style import DENSE, FRONT, OTHER, QUIET, TEXT, draw_frame, keep_one, log_ticks, write_figure
+from atmc_search.report.style import DENSE, FRONT, QUIET, TEXT, draw_frame, keep_one, log_ticks, write_figure
 from atmc_search.results import Column
 
 _MOST_LABELS = 12
@@ -160,8 +160,9 @@ def _draw_panel(axes: Axes, panel: Panel, data: FrontData, x_limits: tuple[float
         points = [point for point in panel.points if _kind(point) == kind]
         for group, look in by_group.items():
             if members := [point for point in points if point.group == group]:
-                drawn = _draw_markers(axes, members, kind, look)
-                legend.setdefault(kind, _draw_markers(axes, [], kind, neutral) if data.groups else drawn)
+                legend[kind] = _draw_markers(axes, members, kind, look)
+        if kind in legend and data.groups:
+            legend[kind] = _draw_markers(axes, [], kind, neutral)
     taken = _obstacles(axes, panel)
     if panel.dense:
         legend["dense start"] = axes.axhline(
@@ -215,6 +216,10 @@ def _draw_dense_words(axes: Axes, panel: Panel, dense: Baseline, data: FrontData
         words += f" ({label(data.x)} {value_text(dense.x, data.x)})"
     if dense.starts > 1:
         words += f", best of {dense.starts}"
+    # Close to the line at its ends, else close to it anywhere, else at its ends above the bars that cross it.
+    ends, between = (0.012, 0.988), [0.04 * i for i in range(1, 17)]
+    places = [(x, rise) for xs in (ends, between) for rise in (4, -12) for x in xs]
+    places += [(x, rise) for rise in range(8, 44, 4) for x in ends]
     notes = [
         axes.annotate(
             words,
@@ -227,9 +232,7 @@ def _draw_dense_words(axes: Axes, panel: Panel, dense: Baseline, data: FrontData
             color=_dense_color(data),
             zorder=7,
         )
-        for places in ((0.012, 0.988), np.linspace(0.04, 0.64, 21))  # the ends, and else anywhere
-        for rise in (4, -12)
-        for x in places
+        for x, rise in places
     ]
     keep_one(axes, notes, taken, otherwise=notes[0])
     frame, y = axes.get_window_extent(), axes.transData.transform((axes.get_xlim()[0], dense.y))[1]

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -60,7 +59,8 @@ def _look(place: int) -> Look:
     rounds, place = divmod(place, len(_COLORS))  # in every round the shapes move on by one
     color, (marker, area) = _COLORS[place], _MARKERS[(place + rounds) % len(_MARKERS)]
     # Paler by hand, not by transparency: where points crowd, transparent ones add up to what the front looks like.
-    return Look(color, to_hex(0.55 * np.array(to_rgb(color)) + 0.45), marker, area)
+    red, green, blue = (0.55 * part + 0.45 for part in to_rgb(color))
+    return Look(color, to_hex((red, green, blue)), marker, area)
 
 
 _LINE, _GAP = 0.25, 0.3  # inches
@@ -84,7 +84,8 @@ def draw_groups(figure: Figure, data: FrontData, x: float, top: float, height: f
     inches, width, rows = figure.dpi_scale_trans, _column_width(data), int(height / _LINE)
 
     def text(x: float, y: float, words: str, color: str = TEXT, **other: Any) -> None:
-        figure.text(x, y, words, color=color, transform=inches, **({"size": 9.5, "va": "center_baseline"} | other))
+        how: dict[str, Any] = {"size": 9.5, "va": "center_baseline", **other}
+        figure.text(x, y, words, color=color, transform=inches, **how)
 
     text(x, top + 0.34, _heading(data), size=12, weight="bold", va="baseline")
     text(x, top + 0.13, "front / measured", QUIET, size=9, va="baseline")

@@ -12,7 +12,8 @@ import pytest
 
 from atmc_search.errors import AtmcError
 from atmc_search.measure import wilson_interval
-from atmc_search.report.curve_figure import CurveData, CurvePoint, curve_data, draw_curves
+from atmc_search.report import CurveData, curve_data, draw_curves
+from atmc_search.report.curve_figure import CurvePoint
 
 EPS = (0, 0.05, 0.1, 0.2, 0.4)
 STEPS = (1, 2, 5, 10, 20, 50)
