@@ -146,6 +146,15 @@ def test_choose_says_why(trials: pd.DataFrame) -> None:
     ]
 
 
+def test_choose_warns_of_gradient_masking(trials: pd.DataFrame) -> None:
+    flagged = trials.assign(masking_flags="")
+    flagged.attrs = trials.attrs
+    assert "masking" not in atmc_search.choose(flagged, best="robust_accuracy").text
+    flagged["masking_flags"] = "steps,transfer"
+    text = atmc_search.choose(flagged, best="robust_accuracy").text
+    assert "beware: it fails checks against gradient masking (steps,transfer)" in text
+
+
 def test_choose_says_which_bound_to_relax(trials: pd.DataFrame) -> None:
     decision = atmc_search.choose(trials, best="robust_accuracy", max={"size_bytes": 600}, min={"clean_accuracy": 0.9})
     assert decision.trial is None

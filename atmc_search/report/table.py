@@ -37,6 +37,8 @@ def front_table(
             them for a single row. The heading is the last part of the path, with the part before it on a line above
             where several paths end alike.
         columns: where the metrics are declared; others are written as plain numbers.
+
+    Where trials fail checks against gradient masking, a last column names the checks.
     """
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
     table.add_column("trial", justify="right", no_wrap=True)
@@ -56,6 +58,10 @@ def front_table(
             numeric = pd.api.types.is_numeric_dtype(front[name]) and not pd.api.types.is_bool_dtype(front[name])
             table.add_column(Text(headings[name]), justify="right" if numeric else "left", no_wrap=True)
             cells.append([Text(_parameter_text(value)) for value in front[name]])
+    flags = front.get("masking_flags", pd.Series(dtype=object)).fillna("")
+    if (flags != "").any():
+        table.add_column("fails\nmasking checks", no_wrap=True)
+        cells.append([_cell(text or _NONE) for text in flags])
     for row in zip(*cells, strict=True):
         table.add_row(*row)
     return table

@@ -106,3 +106,10 @@ def test_what_json_has_no_word_for_is_null(value: object) -> None:
 def test_parameters_whose_paths_end_alike_are_told_apart(objectives: dict[str, str]) -> None:
     both = ROWS.assign(**{"trial.dense.lr": [0.1, 0.2]})
     assert {"dense.", "train."} <= set(words(rendered(both, objectives, ["trial.dense.lr", "trial.train.lr"])))
+
+
+def test_trials_that_fail_masking_checks_are_marked(objectives: dict[str, str]) -> None:
+    assert "masking" not in rendered(ROWS.assign(masking_flags=["", None]), objectives, [])
+    text = rendered(ROWS.assign(masking_flags=["", "steps,transfer"]), objectives, [])
+    assert "masking checks" in text
+    assert "steps,transfer" in next(line for line in text.splitlines() if line.startswith(" 12") or " 12 " in line)
