@@ -183,6 +183,7 @@ BAD: list[tuple[str, object, list[str]]] = [
     ("trial.compress.codebook_from", 1, ["1", "less than 1"]),
     ("trial.threat.eps", -0.1, ["-0.1", "greater than or equal to 0"]),
     ("trial.threat.eps", NAN, ["nan", "finite"]),
+    ("trial.threat", {"norm": "linf", "eps": 8}, ["eps 8 ", "in [0, 1]", "for 8/255 write 0.03137"]),
     ("trial.dense.lr", INF, ["inf", "finite"]),
     ("trial.model.width", NAN, ["nan", "finite"]),
     ("trial.threat.norm", "l1", ["'l1'", "'linf' or 'l2'"]),
