@@ -1,6 +1,6 @@
 """Distributed search for neural networks that are small, accurate and hard to fool."""
 
-from atmc_search.api import Decision, choose, front, load_artifact, load_trials
+from atmc_search.api import Decision, choose, export_artifact, front, inspect_artifact, load_artifact, load_trials
 from atmc_search.errors import AtmcError
 from atmc_search.spec import StudySpec, TrialSpec, load_study
 from atmc_search.version import __version__
@@ -12,7 +12,9 @@ __all__ = [
     "TrialSpec",
     "__version__",
     "choose",
+    "export_artifact",
     "front",
+    "inspect_artifact",
     "load_artifact",
     "load_study",
     "load_trials",

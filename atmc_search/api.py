@@ -1,8 +1,9 @@
-"""The product from Python, beside pandas: read a run, take its front, choose a model, load it."""
+"""The product from Python, beside pandas: read a run, take its front, choose a model; load, inspect or export it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pandas as pd
 from torch import nn
 
 from atmc_search import pareto
-from atmc_search.artifact import unpack
+from atmc_search.artifact import Description, describe, read_header, unpack
 from atmc_search.errors import ArtifactError, AtmcError, did_you_mean, shown
+from atmc_search.export import About, export
 from atmc_search.registry import validated
 from atmc_search.results import RunFolder, front_of
 from atmc_search.results.derive import MEASURED
@@ -119,12 +121,66 @@ def load_artifact(path: str | Path, *, allow_custom_models: bool = False) -> nn.
     Raises:
         ArtifactError: missing, damaged, of a later version, or custom and not allowed.
     """
+    with _named(path):
+        return unpack(_read(path), allow_custom_models=allow_custom_models)
+
+
+def inspect_artifact(path: str | Path, *, allow_custom_models: bool = False) -> Description:
+    """What an artifact file holds: its header, every tensor's mode, density and bytes, and what they add up to.
+
+    Args:
+        path: an `.atmc` file.
+        allow_custom_models: as for `load_artifact`: the architecture's code has the names and shapes.
+
+    Raises:
+        ArtifactError: as `load_artifact`.
+    """
+    with _named(path):
+        return describe(_read(path), allow_custom_models=allow_custom_models)
+
+
+def export_artifact(path: str | Path, out: str | Path, *, to: str, allow_custom_models: bool = False) -> int:
+    """Writes the model of an artifact file in another format, read back and compared with it before it is written.
+
+    Args:
+        path: an `.atmc` file.
+        out: the file to write.
+        to: "onnx", "safetensors", "state_dict" or "torchscript".
+        allow_custom_models: as for `load_artifact`.
+
+    Returns:
+        the length of the file written, in bytes.
+
+    Raises:
+        AtmcError: as `load_artifact`; no such format, a package that it needs is missing, the model cannot be put in
+            it, or `out` cannot be written.
+    """
+    out = Path(out)
+    if out.is_dir() or not out.parent.is_dir():  # said before the work, not after
+        raise AtmcError(f"out = {str(out)!r}: cannot be written (no such folder, or a folder itself); choose another")
+    with _named(path):
+        data = _read(path)
+        about, model = About(read_header(data)), unpack(data, allow_custom_models=allow_custom_models)
+    exported = export(model, about, to)
     try:
-        data = Path(path).read_bytes()
+        out.write_bytes(exported)
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); give the path of an .atmc file") from None
+        raise AtmcError(f"out = {str(out)!r}: cannot be written ({error.strerror}); choose another") from None
+    return len(exported)
+
+
+def _read(path: str | Path) -> bytes:
     try:
-        return unpack(data, allow_custom_models=allow_custom_models)
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"cannot be read ({error.strerror}); give the path of an .atmc file") from None
+
+
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    """Puts the file's name before what is wrong with it."""
+    try:
+        yield
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
 

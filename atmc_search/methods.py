@@ -13,19 +13,29 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Method:
-    """A method: what it is, and the settings it fixes, by dotted path under `trial`."""
+    """A method: what it is, and the settings it fixes, by dotted path under `trial`.
+
+    Attributes:
+        meaning: a line.
+        fixes: what makes the method what it is, overruling the template.
+        ignores: settings that change nothing in it; a template's are left out, and not sampled.
+    """
 
     meaning: str
     fixes: Mapping[str, Any]
+    ignores: tuple[str, ...] = ()
 
-    def fixed(self, path: str) -> bool:
-        """Whether the setting at `path` (with or without `trial.`) is fixed, or lies within one that is."""
+    def uses(self, path: str) -> bool:
+        """Whether the setting at `path` (with or without `trial.`) makes a difference."""
         path = path.removeprefix("trial.")
-        return any(path == fix or path.startswith(f"{fix}.") for fix in self.fixes)
+        return not any(path == other or path.startswith(f"{other}.") for other in (*self.fixes, *self.ignores))
 
 
 _CLEAN = {"name": "none"}
 _NO_CODEBOOK = {"compress.bits": 32, "compress.bit_allocation": "uniform"}
+_OF_CODEBOOKS = ("compress.rho", "compress.dual_every", "compress.codebook_from")
+_NO_RANKS = {"compress.energy": None}
+_NO_BYTES = {"compress.budget_bytes": None}
 
 METHODS: Mapping[str, Method] = {
     "nap": Method(
@@ -36,34 +46,60 @@ METHODS: Mapping[str, Method] = {
             "compress.factors": "none",
             "compress.pruning": "projected",
             **_NO_CODEBOOK,
+            **_NO_RANKS,
+            **_NO_BYTES,
         },
+        _OF_CODEBOOKS,
     ),
     "da": Method(
         "dense adversarial training, nothing compressed",
-        {"compress.factors": "none", "compress.pruning": "none", "compress.keep": 1.0, **_NO_CODEBOOK},
+        {
+            "compress.factors": "none",
+            "compress.pruning": "none",
+            "compress.keep": 1.0,
+            **_NO_CODEBOOK,
+            **_NO_RANKS,
+            **_NO_BYTES,
+        },
+        _OF_CODEBOOKS,
     ),
     "ap": Method(
         "adversarial pruning: pruned once by magnitude, fine-tuned adversarially with the mask fixed",
-        {"compress.factors": "none", "compress.pruning": "one_shot", **_NO_CODEBOOK},
+        {"compress.factors": "none", "compress.pruning": "one_shot", **_NO_CODEBOOK, **_NO_RANKS, **_NO_BYTES},
+        _OF_CODEBOOKS,
     ),
     "al0": Method(
         "adversarial training with ℓ0 projection at every step",
-        {"compress.factors": "none", "compress.pruning": "projected", **_NO_CODEBOOK},
+        {"compress.factors": "none", "compress.pruning": "projected", **_NO_CODEBOOK, **_NO_RANKS, **_NO_BYTES},
+        _OF_CODEBOOKS,
     ),
     "alr": Method(
         "adversarial training of low-rank layers W = UV, ranks from the singular values of all layers together",
         {"compress.factors": "low_rank", "compress.pruning": "none", **_NO_CODEBOOK},
+        _OF_CODEBOOKS,
     ),
     "atmc_32": Method(
         "ATMC without codebooks: W = UV + C under one ℓ0 budget",
-        {"compress.factors": "uvc", "compress.pruning": "projected", **_NO_CODEBOOK},
+        {"compress.factors": "uvc", "compress.pruning": "projected", **_NO_CODEBOOK, **_NO_RANKS, **_NO_BYTES},
+        _OF_CODEBOOKS,
     ),
     "atmc": Method(
         "ATMC: W = UV + C under one ℓ0 budget, codebooks of 2^bits values by ADMM",
-        {"compress.factors": "uvc", "compress.pruning": "projected", "compress.bit_allocation": "uniform"},
+        {
+            "compress.factors": "uvc",
+            "compress.pruning": "projected",
+            "compress.bit_allocation": "uniform",
+            **_NO_RANKS,
+            **_NO_BYTES,
+        },
     ),
     "atmc_mixed": Method(
         "ATMC with bits per tensor: the bytes that `bits` everywhere would cost, spent where they save most distortion",
-        {"compress.factors": "uvc", "compress.pruning": "projected", "compress.bit_allocation": "mixed"},
+        {
+            "compress.factors": "uvc",
+            "compress.pruning": "projected",
+            "compress.bit_allocation": "mixed",
+            **_NO_RANKS,
+        },
     ),
 }

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,7 +163,7 @@ class EvaluateSpec(_Section):
     batch_size: int = Field(500, ge=1, description="images a batch")
     seed: int = Field(0, ge=0, description="seed of the attack's random starts")
     masking_images: int = Field(
-        100, ge=0, description="validation images for the checks against gradient masking in the last epoch; 0: none"
+        100, ge=0, description="validation images for the checks against gradient masking; 0: no checks"
     )
 
 
@@ -288,32 +288,44 @@ class StudySpec(_Section):
     def _template(self) -> StudySpec:
         # A SpecError passes through pydantic unwrapped: it names its own path.
         _check_plain(self.trial)
-        for _, config in space.corners(self.space):
+        for _, config in self.corners():
             self.fill(config)
         return self
 
     @property
     def space(self) -> dict[str, BaseDistribution]:
-        """The distributions of the template by dotted path, without those that every method of the study fixes."""
+        """The distributions of the template by dotted path, without those that no method of the study uses."""
         written = space.distributions(self.trial)
         methods = [METHODS.get(name) for name in self._method_names()]
         return {
-            path: d
-            for path, d in written.items()
-            if any(method is None or not method.fixed(path) for method in methods)
+            path: d for path, d in written.items() if any(method is None or method.uses(path) for method in methods)
         }
 
+    def corners(self) -> Iterator[tuple[str | None, dict[str, Any]]]:
+        """Configs that together show every extreme of every value beside every method; see `space.corners`."""
+        whole = self.space
+        methods = getattr(whole.get(METHOD_PATH), "choices", [None])
+        others = {path: distribution for path, distribution in whole.items() if path != METHOD_PATH}
+        for method in methods:
+            for moved, config in space.corners(others):
+                if METHOD_PATH in whole:
+                    moved, config = moved or METHOD_PATH, {METHOD_PATH: method, **config}
+                yield moved, config
+
     def active(self, config: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-        """The part of the space that a trial with this config uses: without what its method fixes."""
+        """The part of the space that a trial with this config uses: without what its method fixes or ignores."""
         method = self._method(config)
-        return {path: d for path, d in self.space.items() if method is None or not method.fixed(path)}
+        return {path: d for path, d in self.space.items() if method is None or method.uses(path)}
 
     def fill(self, config: Mapping[str, Any]) -> TrialSpec:
         """The trial that a sampled config (values by dotted path) stands for; what its method fixes is set."""
         filled = space.fill(self.trial, config)
         method = self._method(config)
-        for path, value in method.fixes.items() if method else ():
-            _set(filled, path, value)
+        if method is not None:
+            for path in method.ignores:
+                _remove(filled, path)
+            for path, value in method.fixes.items():
+                _set(filled, path, value)
         return validated(TrialSpec, filled, path="trial")
 
     @property
@@ -494,6 +506,16 @@ def _set(document: Any, dotted: str, value: Any) -> None:
     if not isinstance(here, dict):
         raise SpecError(f"{dotted}: does not lead into a section of the spec; write e.g. trial.compress.bits")
     here[leaf] = value
+
+
+def _remove(document: dict[str, Any], dotted: str) -> None:
+    """Takes the value at a dotted path out, where there is one; the document's own dicts change."""
+    *parents, leaf = dotted.split(".")
+    here: Any = document
+    for part in parents:
+        here = here.get(part) if isinstance(here, dict) else None
+    if isinstance(here, dict):
+        here.pop(leaf, None)
 
 
 def dump_yaml(spec: StudySpec) -> str:

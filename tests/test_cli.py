@@ -335,3 +335,21 @@ def test_trial_as_json_under_its_own_name(atmc: Run, spec: Path, tmp_path: Path)
     outcome = atmc("trial", spec, "--json")
     assert outcome.code == 0
     assert json.loads(outcome.out)["size_bytes"] == (tmp_path / "typed-trial.atmc").stat().st_size
+
+
+def test_settings_lists_what_a_spec_can_say(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["atmc-search", "settings", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == 0
+        return capsys.readouterr().out
+
+    everything = said()
+    for setting in ("search.trials", "trial.compress.bit_allocation", "attack pgd: targets", "method atmc_mixed"):
+        assert setting in everything
+    assert "trial.compress.keep" in said("compress")
+    assert "trial.train.lr" not in said("compress")
+    assert "required" in next(line for line in everything.splitlines() if line.startswith("trial.compress.keep"))

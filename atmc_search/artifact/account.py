@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from atmc_search.artifact.model import CompressedModel
 
@@ -47,19 +48,24 @@ def account(model: CompressedModel, bits: int | Mapping[str, int]) -> SizeAccoun
     nnz, paper, entropy = 0, 0, 0.0
     bits_per_tensor: dict[str, int] = {}
     for name, tensor in model.weights.items():
-        flat = tensor.numpy().reshape(-1)
-        _, counts = np.unique(flat[flat != 0], return_counts=True)
-        count = int(counts.sum())
+        count = int(tensor.count_nonzero())
         width = bits if isinstance(bits, int) else bits[name]
         bits_per_tensor[name] = width if count else 0
         nnz += count
         paper += count * width
-        if width < 32:
-            entropy += _entropy_bits(np.append(counts, flat.size - count))
-        else:
-            entropy += _entropy_bits(np.array([count, flat.size - count])) + 32 * count
+        entropy += entropy_bits(tensor, width)
     dense = sum(layer.rows * layer.columns for layer in model.layers)
     return SizeAccount(nnz, dense, bits_per_tensor, paper, entropy)
+
+
+def entropy_bits(tensor: Tensor, bits: int) -> float:
+    """N · H of one tensor's symbols, zero included; at 32 bits, of its positions, and 32 bits a non-zero."""
+    flat = tensor.numpy().reshape(-1)
+    _, counts = np.unique(flat[flat != 0], return_counts=True)
+    count = int(counts.sum())
+    if bits < 32:
+        return _entropy_bits(np.append(counts, flat.size - count))
+    return _entropy_bits(np.array([count, flat.size - count])) + 32 * count
 
 
 def _entropy_bits(counts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:

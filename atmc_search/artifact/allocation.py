@@ -7,11 +7,12 @@ multiple-choice knapsack (`compress.knapsack`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from atmc_search.artifact import coding
 from atmc_search.compress import Weights, requantised
@@ -27,26 +28,35 @@ def mixed_bits(
     budget_bytes: int | None = None,
     floats: Literal["fp16", "fp32"],
     seed: int,
+    centres: Mapping[str, Tensor] | None = None,
 ) -> dict[str, int] | None:
     """Bits per tensor, 1 to 8, that distort least for the bytes there are.
 
     Args:
         weights: pruned already; zeros stay zero.
-        uniform: the budget is what all tensors cost at this many bits; give this or budget_bytes.
+        uniform: the budget is what all tensors cost at this many bits, and these bits are kept where no others distort
+            less; give this or budget_bytes.
         budget_bytes: the most that all encoded tensors may add up to.
         floats: precision of codebooks.
         seed: of the k-means++ starts.
+        centres: to start from, by name, as the last projection will: costs and errors are then those that it will have.
 
     Returns:
         the bits by name; None if not even the cheapest codebooks fit the budget.
     """
-    options = [_options(tensor.detach().cpu().contiguous().numpy(), floats, seed) for tensor in weights.values()]
+    warm = {name: tensor.numpy() for name, tensor in (centres or {}).items()}
+    options = [
+        _options(tensor.detach().cpu().contiguous().numpy(), floats, seed, warm.get(name))
+        for name, tensor in weights.items()
+    ]
     if budget_bytes is None:
         assert uniform is not None
         budget_bytes = sum(int(choices[uniform - 1][0]) for choices in options)
     chosen = allocate(options, budget_bytes)
     if chosen is None:
         return None
+    if uniform is not None and _distortion(options, [uniform - 1] * len(options)) < _distortion(options, chosen):
+        return dict.fromkeys(weights, uniform)
     return {name: _BITS[option] for name, option in zip(weights, chosen, strict=True)}
 
 
@@ -55,7 +65,13 @@ def encoded_bytes(weights: Mapping[str, NDArray[np.float32]]) -> int:
     return sum(len(coding.encode(tensor.reshape(-1))) for tensor in weights.values())
 
 
-def _options(values: NDArray[np.float32], floats: Literal["fp16", "fp32"], seed: int) -> list[Option]:
+def _distortion(options: Sequence[Sequence[Option]], chosen: Sequence[int]) -> float:
+    return sum(choices[j][1] for choices, j in zip(options, chosen, strict=True))
+
+
+def _options(
+    values: NDArray[np.float32], floats: Literal["fp16", "fp32"], seed: int, warm: NDArray[np.float32] | None
+) -> list[Option]:
     """(bytes, squared error) at every number of bits."""
     options: list[Option] = []
     distinct = len(np.unique(values[values != 0]))
@@ -64,7 +80,7 @@ def _options(values: NDArray[np.float32], floats: Literal["fp16", "fp32"], seed:
         if options and distinct <= 2 ** (bits - 1):  # nothing is left to gain
             options.append(options[-1])
             continue
-        quantised = requantised(values, bits, seed=seed, floats=floats)
+        quantised = requantised(values, bits, seed=seed, warm=warm, floats=floats)
         error = float(((quantised.astype(np.float64) - values) ** 2).sum())
         options.append((float(len(coding.encode(quantised.reshape(-1), places))), error))
     return options

@@ -15,6 +15,8 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -92,6 +94,29 @@ def unpack(data: bytes, *, allow_custom_models: bool = False) -> nn.Module:
     Raises:
         ArtifactError: not an artifact, of a later version, damaged, or of a custom model that was not allowed.
     """
+    contents = read_contents(data, allow_custom_models=allow_custom_models)
+    return contents.compressed.fill(contents.fresh)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """An artifact taken apart.
+
+    Attributes:
+        compressed: what was packed; its `meta` is the whole header.
+        fresh: the plain model as it was built to know names and shapes, not yet filled.
+        header_bytes: where the header ends and the first layer begins.
+        spans: where each tensor lies in the file, (start, end), by name, in the file's order.
+    """
+
+    compressed: CompressedModel
+    fresh: nn.Module
+    header_bytes: int
+    spans: Mapping[str, tuple[int, int]]
+
+
+def read_contents(data: bytes, *, allow_custom_models: bool = False) -> Contents:
+    """All tensors of an artifact, and where they lie; args and errors as `unpack`."""
     header, reader = _open(data)
     architecture = _architecture(header)
     if ":" in architecture.name and not allow_custom_models:
@@ -113,16 +138,24 @@ def unpack(data: bytes, *, allow_custom_models: bool = False) -> nn.Module:
         raise ArtifactError(f"artifact's architecture cannot be built here: {error}") from error
     except (RuntimeError, MemoryError, OverflowError) as error:
         raise ArtifactError(f"artifact's architecture cannot be built here: {' '.join(str(error).split())}") from None
+    begin = len(data) - reader.left
     layers: list[FactorisedLayer] = []
     weights: dict[str, Tensor] = {}
+    others: dict[str, Tensor] = {}
+    spans: dict[str, tuple[int, int]] = {}
     for found in expected:
         layer = _read_layer(reader, found, plain)
         layers.append(layer)
         for name, shape in layer.factor_shapes.items():
+            start = len(data) - reader.left
             weights[name] = torch.from_numpy(coding.decode(reader, shape[0] * shape[1])).view(shape)
-    others = {name: _read_other(reader, tensor) for name, tensor in other_tensors(plain, layers).items()}
+            spans[name] = start, len(data) - reader.left
+    for name, tensor in other_tensors(plain, layers).items():
+        start = len(data) - reader.left
+        others[name] = _read_other(reader, tensor)
+        spans[name] = start, len(data) - reader.left
     reader.end()
-    return CompressedModel(architecture, tuple(layers), weights, others, {}).materialise()
+    return Contents(CompressedModel(architecture, tuple(layers), weights, others, header), plain, begin, spans)
 
 
 def _open(data: bytes) -> tuple[dict[str, Any], Reader]:

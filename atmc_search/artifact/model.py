@@ -87,7 +87,10 @@ class CompressedModel:
 
     def materialise(self) -> nn.Module:
         """The plain model in eval mode on the CPU, its weights W computed from the factors."""
-        model = self.architecture.build()
+        return self.fill(self.architecture.build())
+
+    def fill(self, model: nn.Module) -> nn.Module:
+        """`model`, fresh from `architecture.build`, with these weights and in eval mode."""
         state = model.state_dict()
         with torch.no_grad():
             for layer in self.layers:

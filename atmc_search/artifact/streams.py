@@ -57,6 +57,11 @@ class Reader:
         self._data = data
         self._at = 0
 
+    @property
+    def left(self) -> int:
+        """Bytes not yet read."""
+        return len(self._data) - self._at
+
     def bytes_(self, count: int) -> bytes:
         if count > len(self._data) - self._at:
             raise ArtifactError(

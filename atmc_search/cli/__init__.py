@@ -9,9 +9,11 @@ import sys
 
 import click
 
+from atmc_search.cli.artifacts import evaluate, export, inspect
 from atmc_search.cli.looking import choose, columns, front, report
 from atmc_search.cli.measuring import curves, verify
 from atmc_search.cli.running import run, trial
+from atmc_search.cli.settings import settings
 from atmc_search.errors import AtmcError
 
 
@@ -29,7 +31,7 @@ def cli() -> None:
     """
 
 
-for _command in (run, trial, front, choose, verify, curves, report, columns):
+for _command in (run, trial, front, choose, verify, curves, report, columns, inspect, evaluate, export, settings):
     cli.add_command(_command)
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import pandas as pd
 from rich.console import Console
 
 from atmc_search.errors import AtmcError
+
+if TYPE_CHECKING:
+    from atmc_search.spec import Component
 
 RUN = click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
 
@@ -27,6 +32,48 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:120]
         raise AtmcError(f"--device {device}: torch cannot use it ({reason}); use cpu or cuda") from None
+
+
+def attack_component(name: str | None, steps: int | None, restarts: int | None) -> Component | None:
+    """The attack to measure with; None: each trial's own. PGD gets 20 steps unless told otherwise, as in a spec.
+
+    Args:
+        name: an attack's name, or it with its settings as in a spec: "{name: pgd, targets: 9}".
+        steps: of the attack.
+        restarts: of the attack.
+    """
+    from atmc_search.attacks import ATTACKS, build_attack
+    from atmc_search.registry import resolve, validated
+    from atmc_search.spec import Component, parse_yaml
+
+    given: dict[str, Any] = {
+        flag: value for flag, value in (("steps", steps), ("restarts", restarts)) if value is not None
+    }
+    if name is None and not given:
+        return None
+    written: dict[str, Any] = {}
+    if name is not None and name.lstrip().startswith("{"):
+        component = validated(Component, parse_yaml(name, "--attack"), path="--attack")
+        name, written = component.name, component.args
+    kind = resolve(name or "pgd", ATTACKS, path="--attack")
+    for flag, value in given.items():
+        if flag not in getattr(kind, "model_fields", {flag}):
+            raise AtmcError(f"--{flag} {value}: attack {name} has no {flag}; leave --{flag} out, or use pgd")
+    defaults = {"steps": 20} if kind is ATTACKS["pgd"] else {}
+    component = Component.model_validate({"name": name or "pgd", **defaults, **written, **given})
+    build_attack(component, path="--attack")
+    return component
+
+
+def attacks_of(rows: list[Any]) -> str:
+    """The attack that gave these rows, in words."""
+    distinct = {json.dumps([row["attack"], row["norm"], row["eps"]]) for row in rows}
+    if len(distinct) > 1:
+        return "each trial under its own attack"
+    settings = {key: value for key, value in rows[0]["attack"].items() if value is not None}
+    name = settings.pop("name")
+    shown = ", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items())
+    return f"attack {name}{f' ({shown})' if shown else ''}, {rows[0]['norm']} eps {rows[0]['eps']:g}"
 
 
 def print_front(path: Path, rows: pd.DataFrame) -> None:

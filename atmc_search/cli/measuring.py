@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 import pandas as pd
 from rich.table import Table
 
-from atmc_search.cli.common import RUN, check_device, console
+from atmc_search.cli.common import RUN, attack_component, attacks_of, check_device, console
 from atmc_search.errors import AtmcError
-
-if TYPE_CHECKING:
-    from atmc_search.spec import Component
 
 _ATTACK = click.option(
     "--attack",
     metavar="NAME",
-    help="fgsm, pgd, wrm, apgd_ce, apgd_t, autoattack or module:attribute.  [default: the spec's for measuring]",
+    help="fgsm, pgd, wrm, apgd_ce, apgd_t, autoattack, module:attribute, or with settings: '{name: pgd, targets: 9}'.  "
+    "[default: the spec's for measuring]",
 )
 
 
@@ -68,7 +66,7 @@ def verify(
 
     trials = _measured(run)
     check_device(device)
-    component = _attack_component(attack, steps, restarts)
+    component = attack_component(attack, steps, restarts)
     chosen = _numbered(trials, numbers) if numbers else api.front(trials)
     folder = RunFolder.open(run)
     rows = list(remeasure(folder, chosen, split=split, attack=component, eps=eps, checks=checks, device=device))
@@ -102,9 +100,7 @@ def verify(
         )
     console().print(table)
     if rows:
-        click.echo(
-            f"n = {rows[0]['images']} {split} images; {_attacks_of(rows)}; recorded: by the sweep, on validation"
-        )
+        click.echo(f"n = {rows[0]['images']} {split} images; {attacks_of(rows)}; recorded: by the sweep, on validation")
     if checks and rows:
         click.echo(f"masking: checked on {min(rows[0]['images'], MASKING_IMAGES)} images")
         if not all(row["transfer_checked"] for row in rows):
@@ -177,7 +173,7 @@ def curves(
             split=split,
             eps=None if eps is None else _list_of(float, eps, "--eps", "0,0.05,0.1"),
             steps=None if steps is None else _list_of(int, steps, "--steps", "1,10,100"),
-            attack=_attack_component(attack, None, None),
+            attack=attack_component(attack, None, None),
             device=device,
         )
     )
@@ -191,7 +187,7 @@ def curves(
     if not rows:
         click.echo("the front is empty: no trial was measured within the constraints")
         return
-    click.echo(f"robust accuracy and 95 % interval; n = {rows[0]['images']} {split} images; {_attacks_of(rows)}")
+    click.echo(f"robust accuracy and 95 % interval; n = {rows[0]['images']} {split} images; {attacks_of(rows)}")
     click.echo(f"wrote {picture}")
 
 
@@ -211,36 +207,6 @@ def _numbered(trials: pd.DataFrame, numbers: tuple[int, ...]) -> pd.DataFrame:
     if unknown:
         raise AtmcError(f"--trial {min(unknown)}: no such trial; there are 0 to {trials['trial'].max()}")
     return trials[trials["trial"].isin(numbers)]
-
-
-def _attack_component(name: str | None, steps: int | None, restarts: int | None) -> Component | None:
-    """The attack to measure with; None: each trial's own. PGD gets 20 steps unless told otherwise, as in a spec."""
-    from atmc_search.attacks import ATTACKS, build_attack
-    from atmc_search.registry import resolve
-    from atmc_search.spec import Component
-
-    given = {flag: value for flag, value in (("steps", steps), ("restarts", restarts)) if value is not None}
-    if name is None and not given:
-        return None
-    kind = resolve(name or "pgd", ATTACKS, path="--attack")
-    for flag, value in given.items():
-        if flag not in getattr(kind, "model_fields", {flag}):
-            raise AtmcError(f"--{flag} {value}: attack {name} has no {flag}; leave --{flag} out, or use pgd")
-    defaults = {"steps": 20} if kind is ATTACKS["pgd"] else {}
-    component = Component.model_validate({"name": name or "pgd", **defaults, **given})
-    build_attack(component, path="--attack")
-    return component
-
-
-def _attacks_of(rows: list[Any]) -> str:
-    """The attack that gave these rows, in words."""
-    distinct = {json.dumps([row["attack"], row["norm"], row["eps"]]) for row in rows}
-    if len(distinct) > 1:
-        return "each trial under its own attack"
-    settings = {key: value for key, value in rows[0]["attack"].items() if value is not None}
-    name = settings.pop("name")
-    shown = ", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items())
-    return f"attack {name}{f' ({shown})' if shown else ''}, {rows[0]['norm']} eps {rows[0]['eps']:g}"
 
 
 def _list_of(kind: type[float] | type[int], text: str, flag: str, example: str) -> list[Any]:

@@ -52,10 +52,14 @@ class Codebook(Constraint[Mapping[str, Tensor]]):
         """Each entry moved to its tensor's nearest centre; the centres found before are one of the starts."""
         projected, centres = {}, {}
         for name, tensor in weights.items():
-            flat = tensor.detach().reshape(-1).cpu().numpy()
+            flat = tensor.detach().reshape(-1)
+            support = flat != 0
+            values = flat[support]  # the rest stays zero: on a GPU only these cross to the CPU, and back
             warm = state[name].cpu().numpy() if name in state else None
-            found = kmeans_with_zero(flat, 2 ** self.bits_of(name), seed=self.seed, warm=warm)
-            projected[name] = torch.from_numpy(nearest(flat, found)).view_as(tensor).to(tensor.device)
+            found = kmeans_with_zero(values.cpu().numpy(), 2 ** self.bits_of(name), seed=self.seed, warm=warm)
+            moved = torch.zeros_like(flat)
+            moved[support] = torch.from_numpy(nearest(values.cpu().numpy(), found)).to(tensor.device)
+            projected[name] = moved.view_as(tensor)
             centres[name] = torch.from_numpy(found)
         return projected, centres
 
@@ -119,8 +123,8 @@ def kmeans_with_zero(
         values: (n,) finite; exact zeros cost nothing and are ignored.
         clusters: the most centres to return, beside zero.
         seed: of the k-means++ starts; the same seed gives the same centres.
-        warm: centres to start from (of the previous projection, say) in place of the k-means++ starts, if no more than
-            `clusters`.
+        warm: centres to start from (of the previous projection, say) in place of the k-means++ starts if there are as
+            many as `clusters`, beside them if there are fewer, and not at all if there are more.
         zero: whether values may also go to the centre at zero. False prunes nothing: every value gets a centre.
 
     Returns:
@@ -138,7 +142,7 @@ def kmeans_with_zero(
         starts = [_companded_start(x, clusters)]
         if warm is not None and 0 < len(warm) <= clusters:
             starts.append(np.asarray(warm, dtype=np.float64))
-        else:
+        if warm is None or len(warm) != clusters:  # empty clusters are gone for good, and more may be had
             starts += [_plusplus_start(sums, clusters, rng) for _ in range(_RESTARTS)]
         best = min((sums.lloyd(start) for start in starts), key=sums.cost)
     rounded = np.unique(best.astype(np.float32))

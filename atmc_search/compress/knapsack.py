@@ -1,8 +1,8 @@
 """The multiple-choice knapsack: one option an item, the least distortion that a budget pays for.
 
 Bits per tensor and ranks per layer are both chosen by it. Greedy on the convex hulls (Sinha and Zoltners, 1979): an
-item's options that no mix of two others beats, taken in order of distortion saved per unit of cost. It is optimal at
-every budget that it spends exactly, and otherwise off by less than the one step that did not fit.
+item's options that no mix of two others beats, taken in order of distortion saved per unit of cost; what is left then
+goes to options beside the hulls. Off from the best by less than the first step that did not fit.
 """
 
 from __future__ import annotations
@@ -46,7 +46,22 @@ def allocate(items: Sequence[Sequence[Option]], budget: float) -> list[int] | No
         spent += extra
         taken[i] += 1
         offer(i)
-    return [hull[position] for hull, position in zip(hulls, taken, strict=True)]
+    return _with_the_rest(items, [hull[position] for hull, position in zip(hulls, taken, strict=True)], budget - spent)
+
+
+def _with_the_rest(items: Sequence[Sequence[Option]], chosen: list[int], left: float) -> list[int]:
+    """What the hulls left over, spent on the options beside them: the one that saves most first, while one fits."""
+    while True:
+        steps = [
+            (items[i][j][1] - options[k][1], -(options[k][0] - items[i][j][0]), i, k)
+            for i, (j, options) in enumerate(zip(chosen, items, strict=True))
+            for k in range(len(options))
+            if options[k][1] < items[i][j][1] and options[k][0] - items[i][j][0] <= left
+        ]
+        if not steps:
+            return chosen
+        _, saved, i, k = max(steps)
+        chosen[i], left = k, left + saved
 
 
 def _hull(options: Sequence[Option]) -> list[int]:
@@ -59,7 +74,7 @@ def _hull(options: Sequence[Option]) -> list[int]:
             continue
         while len(hull) > 1:
             (c0, d0), (c1, d1) = options[hull[-2]], options[hull[-1]]
-            if (d0 - d1) * (cost - c1) > (d1 - distortion) * (c1 - c0):
+            if (d0 - d1) * (cost - c1) >= (d1 - distortion) * (c1 - c0):
                 break
             hull.pop()
         hull.append(j)

@@ -99,6 +99,12 @@ def _listing(top: Path) -> _Listing:
     parts = {"train": top}
     if (top / "train").is_dir():
         parts = {part: top / part for part in ("train", "test") if (top / part).is_dir()}
+        other = next((name for name in ("val", "valid", "validation") if (top / name).is_dir()), None)
+        if other is not None and "test" not in parts:  # whose images would silently not be looked at
+            raise DataError(
+                f"{top / other}: image_folder reads {_LAYOUT}; rename it to test (validation images are cut from "
+                "train), or move it away"
+            )
     classes = _classes(parts["train"])
     if len(classes) < 2:
         raise DataError(

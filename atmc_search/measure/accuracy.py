@@ -46,6 +46,14 @@ class Measurement:
             f"{prefix}robust_accuracy": self.robust.value,
         }
 
+    def intervals(self, prefix: str = "") -> dict[str, float]:
+        """The ends of the figures' intervals under their column names."""
+        ends: dict[str, float] = {}
+        for name, accuracy in (("clean", self.clean), ("robust", self.robust)):
+            low, high = accuracy.interval
+            ends |= {f"{prefix}{name}_accuracy_low": low, f"{prefix}{name}_accuracy_high": high}
+        return ends
+
 
 @torch.no_grad()
 def clean_correct(model: nn.Module, data: DeviceData, batch_size: int) -> Tensor:

@@ -39,8 +39,11 @@ class Recorder(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config[TRIAL_NUMBER]
-        if number in self._started:
-            return  # Ray starts a trial anew after its actor was lost
+        if number not in self._started:  # Ray starts a trial anew after its actor was lost
+            self._begin(number, trial)
+            self._write(number, {"state": "running", "epoch": 0})
+
+    def _begin(self, number: int, trial: Trial) -> None:
         parameters = {key: value for key, value in trial.config.items() if key != TRIAL_NUMBER}
         self._started[number] = {
             "trial": number,
@@ -48,7 +51,6 @@ class Recorder(Callback):
             "fingerprint": self._prepared.spec.fingerprint,
             "started_at": datetime.now(UTC),
         }
-        self._write(number, {"state": "running", "epoch": 0})
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -65,7 +67,10 @@ class Recorder(Callback):
         text = trial.get_error() if hasattr(trial, "get_error") else None
         last_line = " ".join(str(text or "its worker process died").split())[:300]
         number = trial.config[TRIAL_NUMBER]
-        self._write(number, {**self._rows[number], "state": "failed", "reason": f"worker lost: {last_line}"})
+        if number not in self._started:  # its worker died before it began
+            self._begin(number, trial)
+        row = self._rows.get(number, {"epoch": 0})
+        self._write(number, {**row, "state": "failed", "reason": f"worker lost: {last_line}"})
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self._progress.refresh()

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from atmc_search import space
 from atmc_search.data import Splits, load_splits
 from atmc_search.errors import SpecError, did_you_mean
 from atmc_search.results import STUDY_COLUMNS, Column, parameter_columns
@@ -54,7 +53,7 @@ def prepare(spec: StudySpec) -> Prepared:
     data: dict[DataSpec, Splits] = {}
     least: dict[str, float] = {}
     checked: set[TrialSpec] = set()
-    for moved, config in space.corners(spec.space):
+    for moved, config in spec.corners():
         trial = spec.fill(config)
         if trial.data not in data:
             data[trial.data] = load_splits(trial.data)
@@ -79,7 +78,7 @@ def prepare(spec: StudySpec) -> Prepared:
                 "lower it"
             )
     columns = (*STUDY_COLUMNS, *task.columns, *parameter_columns(spec.space))
-    centre = spec.fill(next(space.corners(spec.space))[1])
+    centre = spec.fill(next(spec.corners())[1])
     return Prepared(spec, task, data, columns, _reference(spec, metrics, task.reference(centre, data[centre.data])))
 
 

@@ -21,7 +21,7 @@ from atmc_search.errors import AtmcError, TrialFailed, shown
 from atmc_search.search.sampler import TRIAL_NUMBER
 from atmc_search.spec import DataSpec, StudySpec, TrialSpec, fingerprint
 from atmc_search.tasks import Start, Task, task_named
-from atmc_search.training import tensors_from_bytes, tensors_to_bytes
+from atmc_search.training import make_repeatable, tensors_from_bytes, tensors_to_bytes
 from atmc_search.version import __version__
 
 _WAIT_S = 0.2
@@ -30,8 +30,8 @@ _WAIT_S = 0.2
 class TrialTrainable(tune.Trainable):
     """One epoch a step. Whatever goes wrong inside a trial becomes a report with a reason, not an exception.
 
-    `setup` and `reset_config` only note the config; data, start and task are made in the first `step`, where a fault
-    is a report like any other.
+    `setup` and `reset_config` only clear what was; spec, data, start and task are made in the first `step`, where a
+    fault is a report like any other.
     """
 
     def setup(  # type: ignore[override]  # what tune.with_parameters adds comes as keywords
@@ -45,10 +45,11 @@ class TrialTrainable(tune.Trainable):
         gpu = spec.resources.gpu > 0 and torch.cuda.is_available()
         self._device = "cuda" if gpu else "cpu"
         torch.set_num_threads(max(1, int(spec.resources.cpu)))
-        self._begin(config)
+        make_repeatable()
+        self._begin()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._begin(new_config)
+        self._begin()
         return True
 
     def step(self) -> dict[str, Any]:
@@ -69,15 +70,10 @@ class TrialTrainable(tune.Trainable):
     def cleanup(self) -> None:
         self._task = None
 
-    def _begin(self, config: Mapping[str, Any]) -> None:
-        number = config[TRIAL_NUMBER]
-        spec = self._study.fill(config)
-        self._spec: TrialSpec = spec.model_copy(update={"seed": spec.seed + number})
+    def _begin(self) -> None:
         self._task = None
         self._facts: dict[str, Any] = {
-            "seed": self._spec.seed,
             "epoch": 0,
-            "trial_fingerprint": fingerprint(self._spec.model_dump(mode="json")),
             "host": socket.gethostname(),
             "device": self._device,
             "atmc_search_version": __version__,
@@ -100,11 +96,14 @@ class TrialTrainable(tune.Trainable):
         return report
 
     def _make_task(self, number: int) -> Task:
+        spec = self._study.fill(self.config)
+        spec = spec.model_copy(update={"seed": spec.seed + number})
+        self._facts |= {"seed": spec.seed, "trial_fingerprint": fingerprint(spec.model_dump(mode="json"))}
         kind = task_named(self._study.task)
-        data = self._splits(self._spec.data)
-        start = self._start(kind, data, number)
+        data = self._splits(spec.data)
+        start = self._start(kind, spec, data, number)
         meta = {"study": self._study.name, "trial": number}
-        return kind(self._spec, data, start, device=self._device, meta=meta)
+        return kind(spec, data, start, device=self._device, meta=meta)
 
     def _splits(self, spec: DataSpec) -> Splits:
         if spec not in self._data:
@@ -112,8 +111,8 @@ class TrialTrainable(tune.Trainable):
             self._data[spec] = ray.get(reference)
         return self._data[spec]
 
-    def _start(self, kind: type[Task], data: Splits, number: int) -> Start:
-        key = kind.start_key(self._spec)
+    def _start(self, kind: type[Task], spec: TrialSpec, data: Splits, number: int) -> Start:
+        key = kind.start_key(spec)
         while key not in self._starts:
             claim = ray.get(self._depot.claim_start.remote(key, number))
             if claim.state == "ready":
@@ -121,15 +120,15 @@ class TrialTrainable(tune.Trainable):
             elif claim.state == "failed":
                 raise TrialFailed(f"its start failed: {claim.reason}")
             elif claim.state == "make":
-                self._make_start(kind, key, data, number)
+                self._make_start(kind, key, spec, data, number)
             else:
                 time.sleep(_WAIT_S)
         return self._starts[key]
 
-    def _make_start(self, kind: type[Task], key: str, data: Splits, number: int) -> None:
+    def _make_start(self, kind: type[Task], key: str, spec: TrialSpec, data: Splits, number: int) -> None:
         try:
             start = kind.make_start(
-                self._spec,
+                spec,
                 data,
                 device=self._device,
                 report=lambda progress: self._depot.renew_start.remote(key, number, dict(progress)),

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from atmc_search.artifact import Architecture, CompressedModel, pack, unpack
+from atmc_search.artifact import Architecture, unpack
 from atmc_search.attacks import build_attack
 from atmc_search.compress import (
     Codebook,
-    FactorisedLayer,
     constrained_weights,
     factorise,
     layers_to_compress,
@@ -29,6 +28,7 @@ from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks.base import Report, Start, Task
 from atmc_search.tasks.constraints import l0_budget, low_ranks, pruning_of
 from atmc_search.tasks.deploy import Deployer, overhead_bytes
+from atmc_search.tasks.outline import dense_bytes, dense_weights, outline
 from atmc_search.training import AdmmState, Constrained, all_finite, make_optimizer, train_epoch
 from atmc_search.version import __version__
 
@@ -69,7 +69,7 @@ class AtmcTask(Task):
         weights = constrained_weights(self._model, self._layers)
         self._constrained = Constrained(
             weights,
-            pruning_of(spec.compress, weights, _dense_weights(self._layers)),
+            pruning_of(spec.compress, weights, dense_weights(self._layers)),
             self._deployer.codebook if spec.compress.bits < 32 else None,
             spec.compress,
         )
@@ -83,33 +83,33 @@ class AtmcTask(Task):
         build_attack(spec.dense.attack, path="trial.dense.attack")
         build_attack(spec.train.attack, path="trial.train.attack")
         build_attack(spec.evaluate.attack, path="trial.evaluate.attack")
-        layers = layers_to_compress(_architecture(spec, data).build())
-        weights = _dense_weights(layers)
-        budget = l0_budget(spec.compress, weights)
-        if spec.compress.pruning != "none" and budget < len(layers):
-            least = len(layers) / weights
+        known = outline(_architecture(spec, data))
+        budget, layers = l0_budget(spec.compress, known.weights), len(known.layers)
+        if spec.compress.pruning != "none" and budget < layers:
+            least = layers / known.weights
             digit = 10.0 ** (math.floor(math.log10(least)) - 1)  # two digits, rounded up so that the remedy is one
             raise SpecError(
                 f"trial.compress.keep = {spec.compress.keep:g}: the budget is impossible, {budget} "
-                f"non-zeros for {len(layers)} layers of {weights} weights; "
+                f"non-zeros for {layers} layers of {known.weights} weights; "
                 f"raise it to {math.ceil(least / digit) * digit:.2g} or more"
+            )
+        most = spec.compress.budget_bytes
+        if most is not None and most < known.least_bytes:
+            raise SpecError(
+                f"trial.compress.budget_bytes = {most}: impossible, with every weight zero the artifact has "
+                f"{known.least_bytes} bytes; raise it"
             )
 
     @classmethod
     def least(cls, spec: TrialSpec, data: Splits) -> Mapping[str, float]:
-        model = _architecture(spec, data).build()
-        layers = layers_to_compress(model)
-        for tensor in model.state_dict().values():
-            tensor.zero_()
-        return {"size_bytes": float(len(pack(CompressedModel.of(model, layers, _architecture(spec, data)))))}
+        return {"size_bytes": float(outline(_architecture(spec, data)).least_bytes)}
 
     @classmethod
     def reference(cls, spec: TrialSpec, data: Splits) -> Mapping[str, float]:
-        model = _architecture(spec, data).build()
-        layers = layers_to_compress(model)
-        weights = float(_dense_weights(layers))
+        known = outline(_architecture(spec, data))
+        weights = float(known.weights)
         return {
-            "size_bytes": float(_dense_bytes(model)),
+            "size_bytes": float(known.dense_bytes),
             "nnz": weights,
             "density": 1.0,
             "paper_bits": 32 * weights,
@@ -147,8 +147,9 @@ class AtmcTask(Task):
             report({"epoch": epoch + 1, "epochs": spec.dense.epochs, "loss": stats.loss})
         figures = _measure(spec, model.eval(), DeviceData(data.validation, place))
         facts = {
-            "dense_size_bytes": _dense_bytes(model),
+            "dense_size_bytes": dense_bytes(model),
             **figures.metrics("dense_"),
+            **figures.intervals("dense_"),
             "dense_s": time.perf_counter() - began,
         }
         return Start({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}, facts)
@@ -222,16 +223,12 @@ class AtmcTask(Task):
         with self._timed("measure_s"):
             decoded = unpack(self._artifact, allow_custom_models=True).to(self._device)
             figures = _measure(self.spec, decoded, self._validation)
-            flags = self._masking_flags(decoded) if self.done and self.spec.evaluate.masking_images else None
-        clean_low, clean_high = figures.clean.interval
-        robust_low, robust_high = figures.robust.interval
+            # At every measurement: a scheduler may make any of them the trial's last.
+            flags = self._masking_flags(decoded) if self.spec.evaluate.masking_images else None
         return {
             "size_bytes": len(self._artifact),
             **figures.metrics(),
-            "clean_accuracy_low": clean_low,
-            "clean_accuracy_high": clean_high,
-            "robust_accuracy_low": robust_low,
-            "robust_accuracy_high": robust_high,
+            **figures.intervals(),
             "validation_images": figures.clean.n,
             "masking_flags": flags,
             "nnz": sizes.nnz,
@@ -287,11 +284,3 @@ def _augmentation(spec: TrialSpec) -> Callable[[Tensor, torch.Generator], Tensor
     if not (wanted.crop_padding or wanted.flip):
         return None
     return lambda x, generator: augment(x, crop_padding=wanted.crop_padding, flip=wanted.flip, generator=generator)
-
-
-def _dense_weights(layers: Sequence[FactorisedLayer]) -> int:
-    return sum(layer.rows * layer.columns for layer in layers)
-
-
-def _dense_bytes(model: nn.Module) -> int:
-    return 4 * sum(int(t.numel()) for name, t in model.state_dict().items() if not name.endswith("num_batches_tracked"))

@@ -31,7 +31,8 @@ class Task(ABC):
     Calls come in this order: `check` once per corner of a space in the driver; `start_key`, and for a key not seen
     before `make_start`, in a worker; the constructor; perhaps `load_state_dict`; then `step` until `done`. After each
     step that measured, `artifact()` gives the bytes that the reported figures were measured on. Equal specs, data and
-    starts give equal results on one machine; resumed from `state_dict`, a trial goes on to the bit.
+    starts give equal results on one machine, and a trial resumed from `state_dict` goes on to the bit: on a CPU; on a
+    GPU as far as torch has deterministic algorithms for the model's layers.
     """
 
     columns: ClassVar[tuple[Column, ...]]

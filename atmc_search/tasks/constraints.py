@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable, Mapping
 
-from atmc_search.artifact import mixed_bits
+from torch import Tensor, nn
+
+from atmc_search.artifact import encoded_bytes, mixed_bits
 from atmc_search.compress import (
     Codebook,
     Constraint,
+    FactorisedLayer,
     FixedSupport,
     GlobalL0,
     Weights,
@@ -63,15 +66,20 @@ def low_ranks(model: nn.Module, settings: CompressSpec, overhead_bytes: int) -> 
     matrices = [layer for layer in layers if factorisable(model, layer)]
     values = spectra(matrices, tensors)
     if settings.energy is not None:
-        return ranks_by_energy(values, settings.energy)
+        fewest = ranks_by_energy(values, settings.energy)
+        return {layer.weight: _if_it_pays(layer, fewest[layer.weight]) for layer in matrices}
     whole = sum(layer.rows * layer.columns for layer in layers if layer not in matrices)
     if settings.budget_bytes is None:
         keep = l0_budget(settings, whole + sum(layer.rows * layer.columns for layer in matrices))
         ranks = ranks_by_budget(matrices, values, budget=keep - whole, value_cost=1)
         return {layer.weight: 1 for layer in matrices} if ranks is None else ranks
-    # Codes of fixed length and a codebook at 2 bytes a value, or floats; lengths and modes, by the most they take.
-    value_bytes = settings.bits / 8
-    tensor_bytes = 32 + (2 * 2**settings.bits if settings.bits < 32 else 0)
+    # Codes of fixed length and a codebook at 2 bytes a value; or floats, at what the dense weights take packed and one
+    # in two hundred more, as trained factors differ. Lengths and modes, by the most they take.
+    value_bytes, tensor_bytes = settings.bits / 8, 32 + 2 * 2**settings.bits
+    if settings.bits == 32:
+        arrays = {layer.weight: tensors[layer.weight].detach().cpu().numpy() for layer in layers}
+        value_bytes = 1.005 * encoded_bytes(arrays) / sum(array.size for array in arrays.values())
+        tensor_bytes = 32
     left = settings.budget_bytes - overhead_bytes - whole * value_bytes
     ranks = ranks_by_budget(matrices, values, budget=left, value_cost=value_bytes, layer_cost=tensor_bytes)
     if ranks is None:
@@ -82,13 +90,26 @@ def low_ranks(model: nn.Module, settings: CompressSpec, overhead_bytes: int) -> 
     return ranks
 
 
-def codebook_for(weights: Weights, settings: CompressSpec, *, overhead_bytes: int, seed: int) -> Codebook:
+def _if_it_pays(layer: FactorisedLayer, rank: int) -> int:
+    """`rank`, or 0 where the layer itself has no more entries than its factors."""
+    return rank if rank * (layer.rows + layer.columns) < layer.rows * layer.columns else 0
+
+
+def codebook_for(
+    weights: Weights,
+    settings: CompressSpec,
+    *,
+    overhead_bytes: Callable[[], int],
+    centres: Mapping[str, Tensor] | None = None,
+    seed: int,
+) -> Codebook:
     """The codebook constraint for pruned weights: `bits` everywhere, or mixed.
 
     Args:
         weights: as ADMM sets in, or as they are deployed.
         settings: of the trial, bits 1 to 8.
-        overhead_bytes: what the artifact takes beside these weights.
+        overhead_bytes: counts what the artifact takes beside these weights; called where there is a budget of bytes.
+        centres: ADMM's, by weight name, where it has set in.
         seed: of the k-means++ starts.
 
     Raises:
@@ -96,8 +117,15 @@ def codebook_for(weights: Weights, settings: CompressSpec, *, overhead_bytes: in
     """
     if settings.bit_allocation == "uniform":
         return Codebook(settings.bits, seed=seed)
-    budget = None if settings.budget_bytes is None else settings.budget_bytes - overhead_bytes
-    bits = mixed_bits(weights, uniform=settings.bits, budget_bytes=budget, floats=settings.floats, seed=seed)
+    budget = None if settings.budget_bytes is None else settings.budget_bytes - overhead_bytes()
+    bits = mixed_bits(
+        weights,
+        uniform=settings.bits if budget is None else None,
+        budget_bytes=budget,
+        floats=settings.floats,
+        seed=seed,
+        centres=centres,
+    )
     if bits is None:
         raise TrialFailed(
             f"budget_bytes = {settings.budget_bytes}: the weights kept do not fit even at 1 bit each; raise it or "

@@ -59,11 +59,16 @@ class Deployer:
     attack: Attack
     meta: Mapping[str, Any]
 
-    def codebook(self, weights: Weights, *, spare_bytes: int = 0) -> Codebook:
-        """The codebook constraint for these weights; of a budget, `spare_bytes` are left unspent."""
+    def codebook(
+        self, weights: Weights, *, centres: Mapping[str, Tensor] | None = None, spare_bytes: int = 0
+    ) -> Codebook:
+        """The codebook constraint for these weights, from ADMM's centres; `spare_bytes` of a budget stay unspent."""
         settings = self.spec.compress
-        overhead = overhead_bytes(self.model, self.layers, self.architecture, settings, self.meta)
-        return codebook_for(weights, settings, overhead_bytes=overhead + spare_bytes, seed=self.spec.seed)
+
+        def overhead() -> int:
+            return spare_bytes + overhead_bytes(self.model, self.layers, self.architecture, settings, self.meta)
+
+        return codebook_for(weights, settings, overhead_bytes=overhead, centres=centres, seed=self.spec.seed)
 
     def deploy(self, weights: Weights, centres: Mapping[str, Tensor], train: DeviceData) -> Deployed:
         """Projects, packs and accounts.
@@ -78,7 +83,9 @@ class Deployer:
         """
         settings, spare = self.spec.compress, 0
         for _ in range(_BUDGET_ROUNDS):
-            codebook = self.codebook(weights, spare_bytes=spare) if settings.bits < 32 else None
+            codebook = None
+            if settings.bits < 32:
+                codebook = self.codebook(weights, centres=centres, spare_bytes=spare)
             compressed, anew = self._compressed(weights, centres, codebook, train)
             artifact = pack(compressed)
             excess = len(artifact) - (settings.budget_bytes or len(artifact))

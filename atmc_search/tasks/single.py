@@ -12,6 +12,7 @@ from atmc_search.errors import SpecError
 from atmc_search.space import centre
 from atmc_search.spec import StudySpec
 from atmc_search.tasks import task_named
+from atmc_search.training import make_repeatable
 
 
 def run_trial(study: StudySpec, *, device: str, tell: Callable[[str], None]) -> tuple[dict[str, Any], bytes]:
@@ -33,6 +34,7 @@ def run_trial(study: StudySpec, *, device: str, tell: Callable[[str], None]) -> 
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:120]
         raise SpecError(f"--device {device}: torch cannot use it ({reason}); use cpu or cuda") from None
+    make_repeatable()
     config = {path: centre(distribution) for path, distribution in study.space.items()}
     spec = study.fill(config)
     data = load_splits(spec.data)

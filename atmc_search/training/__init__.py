@@ -8,6 +8,7 @@ from atmc_search.training.loop import (
     EpochStats,
     learning_rate,
     make_optimizer,
+    make_repeatable,
     seeded,
     train_epoch,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "learning_rate",
     "load_tensors",
     "make_optimizer",
+    "make_repeatable",
     "reestimated",
     "save_tensors",
     "seeded",

@@ -24,7 +24,7 @@ from atmc_search.training.loop import seeded
 
 @dataclass(frozen=True)
 class AttackedBatches:
-    """Training batches as the training loop sees them: shuffled, then attacked on the model at hand.
+    """Training batches, shuffled and attacked on the model at hand as in training, but without augmentation.
 
     Attributes:
         data: training images on the model's device.

@@ -156,6 +156,12 @@ def learning_rate(stage: StageSpec, progress: float) -> float:
     return stage.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def make_repeatable() -> None:
+    """Has cuDNN choose algorithms that give the same result every time, where there are such."""
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
 @contextmanager
 def seeded(device: torch.device, *parts: int | str) -> Iterator[torch.Generator]:
     """A generator on `device` seeded by `parts`; torch's global one (dropout's) is seeded too, and put back after.

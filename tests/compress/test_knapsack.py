@@ -90,7 +90,9 @@ def test_steps_are_taken_by_what_they_save_per_cost(budget: int, expected: list[
     assert allocate(items, budget) == expected
 
 
-def test_an_option_that_a_mix_of_others_beats_is_passed_over() -> None:
-    assert allocate([[(0, 10), (2, 9), (4, 0)]], 3) == [0]
+def test_an_option_that_a_mix_of_others_beats_is_taken_for_what_is_left_only() -> None:
+    assert allocate([[(0, 10), (2, 9), (4, 0)]], 3) == [1]
     assert allocate([[(0, 10), (2, 9), (4, 0)]], 4) == [2]
+    assert allocate([[(0, 10), (1, 5), (2, 0)]], 1) == [1]  # on the hull, between two others
+    assert allocate([[(0, 10), (2, 9), (4, 0)], [(0, 5), (1, 1)]], 3) == [1, 1]
     assert allocate([[(5, 1), (3, 1), (4, 1)]], 9) == [1]  # the cheapest of equals

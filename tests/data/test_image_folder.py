@@ -357,3 +357,12 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, data_cache, monkeypatch)
 
 def test_it_is_in_the_table():
     assert DATASETS["image_folder"] is image_folder.load
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_validation_folder_in_place_of_a_test_folder_is_named(tmp_path: Path, name: str) -> None:
+    for part in ("train", name):
+        for label in ("a", "b"):
+            (tmp_path / part / label).mkdir(parents=True)
+    with pytest.raises(DataError, match=rf"{name}: image_folder reads .*; rename it to test"):
+        image_folder.load(str(tmp_path))

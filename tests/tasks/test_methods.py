@@ -194,12 +194,13 @@ def test_ranks_by_energy_keep_the_energy(splits: Splits, starts: dict[str, Start
     for energy in (0.5, 0.95):
         wanted = spec.model_copy(update={"compress": spec.compress.model_copy(update={"energy": energy})})
         task = AtmcTask(wanted, splits, start, device="cpu", meta={})
-        layers = [layer for layer in task._layers if layer.rank]
-        kept = lost = 0.0
-        for layer in layers:
+        kept = total = 0.0
+        for layer in task._layers:
             squares = torch.linalg.svdvals(layer.to_matrix(start.tensors[layer.weight])).square()
-            kept, lost = kept + float(squares[: layer.rank].sum()), lost + float(squares[layer.rank :].sum())
-        assert kept >= energy * (kept + lost)
+            kept += float(squares[: layer.rank or None].sum())  # rank 0: stored whole
+            total += float(squares.sum())
+            assert layer.rank * (layer.rows + layer.columns) < layer.rows * layer.columns
+        assert kept >= energy * total
         densities.append(task.step()["density"])
     assert densities[0] < densities[1]
 

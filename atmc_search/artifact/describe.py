@@ -1,0 +1,152 @@
+"""What an artifact's bytes hold: every tensor's mode, density and length, and what all of them add up to.
+
+It reads the file as `unpack` does, with the same checks, and notes where each tensor lies; nothing of it is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atmc_search.artifact.account import entropy_bits
+from atmc_search.artifact.coding import Mode
+from atmc_search.artifact.container import Contents, read_contents
+
+_FLOAT_BITS = 32
+_MOST_CODED = 256
+_PLAIN_MODES = {0: "int64", 2: "fp16", 4: "fp32"}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of an artifact.
+
+    Attributes:
+        name: in the plain model's state dict; a factor's ends in `.U`, `.V` or `.C`.
+        shape: of a factor (rows, columns), else as in the state dict.
+        constrained: whether it is a compressed weight or factor; False for biases, norm parameters, buffers.
+        mode: how it is stored: a `coding.Mode` in lower case; fp16, fp32 or int64 for what is not constrained.
+        nnz: non-zeros.
+        size: values, zeros included.
+        bits: least b whose 2^b values cover the distinct non-zeros, 32 where they are over 256, 0 where all is zero;
+            width of a value for what is not constrained.
+        size_bytes: what it takes in the file.
+        entropy_bits: the zero-order entropy bound on positions and values (see `SizeAccount`); None where not
+            constrained.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    constrained: bool
+    mode: str
+    nnz: int
+    size: int
+    bits: int
+    size_bytes: int
+    entropy_bits: float | None
+
+    @property
+    def density(self) -> float:
+        """Non-zeros as a share of the values."""
+        return self.nnz / self.size if self.size else 0.0
+
+    @property
+    def of_entropy_bound(self) -> float | None:
+        """The bytes as a multiple of the entropy bound; None where there is no bound, or it is 0."""
+        return 8 * self.size_bytes / self.entropy_bits if self.entropy_bits else None
+
+
+@dataclass(frozen=True)
+class Description:
+    """An artifact, described. `header_bytes`, `layout_bytes` and the tensors' bytes add up to `size_bytes`.
+
+    Attributes:
+        header: model, args, input, classes, and what travels along (threat, study, trial, fingerprint, version ...).
+        size_bytes: length of the file.
+        header_bytes: magic, version, checksum and header.
+        layout_bytes: the layers' factor forms and ranks.
+        tensors: in the file's order.
+        dense_weights: weights of the uncompressed layers.
+        fp32_bytes: the same model's plain tensors, 4 bytes a float and 8 an integer.
+    """
+
+    header: Mapping[str, Any]
+    size_bytes: int
+    header_bytes: int
+    layout_bytes: int
+    tensors: tuple[StoredTensor, ...]
+    dense_weights: int
+    fp32_bytes: int
+
+    @property
+    def nnz(self) -> int:
+        """Non-zeros in all factors together."""
+        return sum(tensor.nnz for tensor in self.tensors if tensor.constrained)
+
+    @property
+    def density(self) -> float:
+        """Non-zeros as a share of the dense weights."""
+        return self.nnz / self.dense_weights
+
+    @property
+    def paper_bits(self) -> int:
+        """Σ nnz · bits, the size that the ATMC paper counts, with the bits that the tensors hold."""
+        return sum(tensor.nnz * tensor.bits for tensor in self.tensors if tensor.constrained)
+
+    @property
+    def entropy_bits(self) -> float:
+        """The zero-order entropy bound of all factors together."""
+        return sum(tensor.entropy_bits or 0.0 for tensor in self.tensors)
+
+    @property
+    def compression(self) -> float:
+        """How many times smaller the file is than the plain tensors."""
+        return self.fp32_bytes / self.size_bytes
+
+
+def describe(data: bytes, *, allow_custom_models: bool = False) -> Description:
+    """Every tensor of an artifact and what its bytes are spent on.
+
+    Args:
+        data: the bytes of the file.
+        allow_custom_models: as for `unpack`: shapes come from the architecture, which a custom model's code builds.
+
+    Raises:
+        ArtifactError: whatever `unpack` refuses.
+    """
+    contents = read_contents(data, allow_custom_models=allow_custom_models)
+    model = contents.compressed
+    shapes = {layer.weight: layer.shape for layer in model.layers if layer.form == "dense"}
+    tensors = [_constrained(data, contents, name, shapes.get(name)) for name in model.weights]
+    tensors += [_other(data, contents, name) for name in model.others]
+    dense = sum(layer.rows * layer.columns for layer in model.layers)
+    fp32 = 4 * dense + sum(t.numel() * (4 if t.is_floating_point() else 8) for t in model.others.values())
+    layout = len(data) - contents.header_bytes - sum(tensor.size_bytes for tensor in tensors)
+    return Description(model.meta, len(data), contents.header_bytes, layout, tuple(tensors), dense, fp32)
+
+
+def _constrained(data: bytes, contents: Contents, name: str, shape: tuple[int, ...] | None) -> StoredTensor:
+    tensor, (start, end) = contents.compressed.weights[name], contents.spans[name]
+    nnz = int(tensor.count_nonzero())
+    bits = _bits(tensor) if nnz else 0
+    bound = entropy_bits(tensor, bits) if nnz else 0.0
+    mode = Mode(data[start]).name.lower()
+    shape = shape or tuple(tensor.shape)
+    return StoredTensor(name, shape, True, mode, nnz, tensor.numel(), bits, end - start, bound)
+
+
+def _bits(tensor: Tensor) -> int:
+    distinct = len(torch.unique(tensor[tensor != 0]))
+    return max(1, (distinct - 1).bit_length()) if distinct <= _MOST_CODED else _FLOAT_BITS
+
+
+def _other(data: bytes, contents: Contents, name: str) -> StoredTensor:
+    tensor, (start, end) = contents.compressed.others[name], contents.spans[name]
+    bits = 8 * data[start] if tensor.is_floating_point() else 64
+    mode = _PLAIN_MODES[data[start]]
+    nnz = int(tensor.count_nonzero())
+    return StoredTensor(name, tuple(tensor.shape), False, mode, nnz, tensor.numel(), bits, end - start, None)

@@ -1,0 +1,322 @@
+"""`inspect`, `evaluate` and `export`: what takes one artifact file, and no run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from atmc_search.cli.common import attack_component, attacks_of, check_device, console
+from atmc_search.errors import ArtifactError, AtmcError, DataError, SpecError, shown
+
+if TYPE_CHECKING:
+    from atmc_search.artifact import Description
+    from atmc_search.data import Splits
+    from atmc_search.spec import ThreatModel
+
+_FILE = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+_ALLOW = click.option(
+    "--allow-custom-models", is_flag=True, help="Import a model named module:attribute. Runs its code: trust the file."
+)
+_MODEL = ("model", "args", "input", "classes")
+# Beside the names in export.TARGETS, which would cost --help seconds to import; a test holds them equal.
+_FORMATS = ("onnx", "torchscript", "safetensors", "state_dict")
+
+
+@click.command()
+@_FILE
+@_ALLOW
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def inspect(file: Path, allow_custom_models: bool, as_json: bool) -> None:
+    """Print what artifact FILE holds: where its model comes from, and what each tensor costs.
+
+    \b
+      atmc-search inspect runs/digits-quickstart/artifacts/00003.atmc
+      atmc-search inspect model.atmc --json
+
+    The header of a model of somebody else's code is shown without running that code; its tensors are not.
+    """
+    from atmc_search import api
+
+    size, header = _header(file)
+    closed = _custom(header) and not allow_custom_models
+    found = None if closed else api.inspect_artifact(file, allow_custom_models=allow_custom_models)
+    if as_json:
+        try:
+            click.echo(json.dumps({"file": str(file), "size_bytes": size, "header": header, **_facts(found)}, indent=1))
+        except RecursionError:
+            raise ArtifactError(f"{file}: artifact's header is nested too deep; it is damaged, get it again") from None
+        return
+    click.echo(f"{file}: {size:,} bytes")
+    for key in [*_MODEL, *(key for key in header if key not in _MODEL)]:
+        if key in header:
+            click.echo(f"{_printable(key):12} {_printable(header[key])}")
+    if found is None:
+        click.echo("tensors: the custom model's code has their names; if you trust the file, add --allow-custom-models")
+        return
+    click.echo()
+    console().print(_tensor_table(found))
+    click.echo()
+    for line in _totals(found):
+        click.echo(line)
+
+
+@click.command()
+@_FILE
+@click.option("--data", "name", required=True, metavar="NAME", help="A known dataset, or module:attribute.")
+@click.option("--root", help="Folder that holds the dataset's files.  [default: the usual places]")
+@click.option("--image-size", type=click.IntRange(min=1), help="Side in pixels that image_folder scales to.")
+@click.option(
+    "--split",
+    type=click.Choice(["test", "validation", "train"]),
+    default="test",
+    show_default=True,
+    help="Images to measure on.",
+)
+@click.option(
+    "--attack",
+    default="pgd",
+    show_default=True,
+    metavar="NAME",
+    help="none, fgsm, pgd, wrm, apgd_ce, apgd_t, autoattack or module:attribute.",
+)
+@click.option("--eps", type=float, help="Radius of the perturbation, in [0, 1].  [default: the file's]")
+@click.option("--norm", type=click.Choice(["linf", "l2"]), help="Norm of the perturbation.  [default: the file's]")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of the attack.  [default for pgd: 20]")
+@click.option("--restarts", type=click.IntRange(min=1), help="Random starts of the attack.")
+@click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@_ALLOW
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def evaluate(
+    file: Path,
+    name: str,
+    root: str | None,
+    image_size: int | None,
+    split: Literal["test", "validation", "train"],
+    attack: str,
+    eps: float | None,
+    norm: str | None,
+    steps: int | None,
+    restarts: int | None,
+    device: str,
+    allow_custom_models: bool,
+    as_json: bool,
+) -> None:
+    """Measure artifact FILE on images of yours: clean and robust accuracy, with 95 % Wilson intervals.
+
+    \b
+      atmc-search evaluate model.atmc --data digits
+      atmc-search evaluate model.atmc --data image_folder --root photos --image-size 32 --eps 0.03 --attack autoattack
+    """
+    from atmc_search import api
+    from atmc_search.attacks import build_attack
+    from atmc_search.data import DeviceData, load_splits
+    from atmc_search.measure import measure
+    from atmc_search.registry import validated
+    from atmc_search.spec import DataSpec, EvaluateSpec
+
+    size, header = _header(file)
+    if _custom(header) and not allow_custom_models:
+        raise ArtifactError(_distrusted(file, header))
+    threat = _threat(file, header, eps, norm)
+    component = attack_component(attack, steps, restarts)
+    assert component is not None
+    check_device(device)
+    model = api.load_artifact(file, allow_custom_models=allow_custom_models)  # whose checks the header has now passed
+    try:
+        data_spec = validated(DataSpec, {"name": name, "root": root, "image_size": image_size}, path="trial.data")
+        splits = load_splits(data_spec)
+    except (DataError, SpecError) as error:
+        raise _in_flags(error) from None
+    _check_match(file, header, name, splits)
+    data = DeviceData({"test": splits.test, "validation": splits.validation, "train": splits.train}[split], device)
+    built, settings = build_attack(component, path="--attack"), EvaluateSpec()
+    figures = measure(model.to(device), data, built, threat, batch_size=settings.batch_size, seed=settings.seed)
+    row: dict[str, Any] = {
+        "file": str(file),
+        "size_bytes": size,
+        "data": name,
+        "split": split,
+        "images": len(data),
+        "norm": threat.norm,
+        "eps": threat.eps,
+        "attack": {"name": component.name, **built.model_dump()},
+        **figures.metrics(),
+        "clean_interval": figures.clean.interval,
+        "robust_interval": figures.robust.interval,
+    }
+    if as_json:
+        click.echo(json.dumps(row, indent=1))
+        return
+    click.echo(f"{file}: {size:,} bytes")
+    for word, figure in (("clean", figures.clean), ("robust", figures.robust)):
+        interval = "{:.3f} to {:.3f}".format(*figure.interval)
+        click.echo(f"{word:7} {figure.value:.4f}   95 % interval {interval}   ({figure.correct:,} of {figure.n:,})")
+    click.echo(f"n = {len(data)} {split} images of {name}; {attacks_of([row])}")
+
+
+@click.command()
+@_FILE
+@click.option("--to", required=True, type=click.Choice(_FORMATS), help="Format to write.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@_ALLOW
+def export(file: Path, to: str, out: Path, allow_custom_models: bool) -> None:
+    """Write the model of artifact FILE for use without this package.
+
+    \b
+    It takes images in [0, 1], float32 (n, channels, height, width) for any n, and gives logits; it normalises itself.
+    What is written has been read back and compared with the artifact's model.
+      atmc-search export model.atmc --to onnx --out model.onnx
+      atmc-search export model.atmc --to torchscript --out model.pt
+    """
+    from atmc_search import api
+
+    _, header = _header(file)
+    if _custom(header) and not allow_custom_models:
+        raise ArtifactError(_distrusted(file, header))
+    length = api.export_artifact(file, out, to=to, allow_custom_models=allow_custom_models)
+    click.echo(f"wrote {out} ({length:,} bytes)")
+
+
+def _header(file: Path) -> tuple[int, Mapping[str, Any]]:
+    """The file's length and its header, which is anybody's JSON until the model is built from it."""
+    from atmc_search.artifact import read_header
+
+    try:
+        data = file.read_bytes()
+        return len(data), read_header(data)
+    except OSError as error:
+        raise ArtifactError(f"{file}: cannot be read ({error.strerror}); give the path of an .atmc file") from None
+    except ArtifactError as error:
+        raise ArtifactError(f"{file}: {error}") from None
+
+
+def _custom(header: Mapping[str, Any]) -> bool:
+    return isinstance(header.get("model"), str) and ":" in header["model"]
+
+
+def _distrusted(file: Path, header: Mapping[str, Any]) -> str:
+    return (
+        f"{file}: names the custom model {shown(header['model'])}, whose import runs code; "
+        "if you trust the file, add --allow-custom-models"
+    )
+
+
+def _threat(file: Path, header: Mapping[str, Any], eps: float | None, norm: str | None) -> ThreatModel:
+    """The threat model asked for, or the file's own."""
+    from atmc_search.registry import validated
+    from atmc_search.spec import ThreatModel
+
+    own = header.get("threat")
+    known = isinstance(own, list) and len(own) == 2
+    if eps is None and not known:
+        raise AtmcError(f"{file}: names no threat model to measure under; give --eps, and --norm if it is not linf")
+    own_norm, own_eps = own if known else ("linf", None)  # type: ignore[misc]
+    if eps is None and norm not in (None, own_norm):
+        raise AtmcError(f"--norm {norm}: the file's eps is meant for {shown(own_norm)}; give --eps as well")
+    if eps is not None:
+        return validated(ThreatModel, {"norm": norm or own_norm, "eps": eps}, path="threat")
+    return validated(ThreatModel, {"norm": own_norm, "eps": own_eps}, path=f"{file}: threat")
+
+
+def _check_match(file: Path, header: Mapping[str, Any], name: str, splits: Splits) -> None:
+    """Passes if the model can take the dataset's images and has its classes."""
+    wanted, found = tuple(header["input"]), splits.input_shape
+    if wanted != found:
+        raise AtmcError(
+            f"--data {name}: its images are {_by(found)}, and {file} takes {_by(wanted)} (channels × height × width); "
+            "name the dataset that it was trained for, or for image_folder set --image-size"
+        )
+    if header["classes"] != splits.classes:
+        raise AtmcError(
+            f"--data {name}: it has {splits.classes} classes, and {file} tells {header['classes']} apart; "
+            "name the dataset that it was trained for"
+        )
+
+
+def _in_flags(error: AtmcError) -> AtmcError:
+    """A complaint about a spec's data section, in terms of this command's flags."""
+    text = str(error)
+    for path, flag in (("name", "--data"), ("root", "--root"), ("image_size", "--image-size")):
+        text = text.replace(f"trial.data.{path}", flag)
+    return type(error)(text)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _printable(value: object) -> str:
+    """A header's value for a terminal: no control characters, whatever the file says."""
+    return value if isinstance(value, str) and value.isprintable() and len(value) <= 200 else shown(value, 200)
+
+
+def _facts(found: Description | None) -> dict[str, Any]:
+    """A description as JSON; without one, nothing is known of the tensors."""
+    if found is None:
+        return {"tensors": None}
+    names = (
+        "header_bytes",
+        "layout_bytes",
+        "dense_weights",
+        "nnz",
+        "density",
+        "paper_bits",
+        "entropy_bits",
+        "fp32_bytes",
+        "compression",
+    )
+    columns = (
+        "name",
+        "shape",
+        "constrained",
+        "mode",
+        "nnz",
+        "size",
+        "density",
+        "bits",
+        "size_bytes",
+        "entropy_bits",
+        "of_entropy_bound",
+    )
+    rows = [{column: getattr(tensor, column) for column in columns} for tensor in found.tensors]
+    return {name: getattr(found, name) for name in names} | {"tensors": rows}
+
+
+def _tensor_table(found: Description) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("tensor", "shape", "density", "bits", "mode", "bytes", "of entropy bound"):
+        justify: Literal["left", "right"] = "left" if column in ("tensor", "shape", "mode") else "right"
+        table.add_column(column, justify=justify, no_wrap=True)
+    for tensor in found.tensors:
+        bound = tensor.of_entropy_bound
+        table.add_row(
+            Text(tensor.name),
+            _by(tensor.shape),
+            f"{tensor.density:.4f}",
+            str(tensor.bits),
+            tensor.mode,
+            f"{tensor.size_bytes:,}",
+            "" if bound is None else f"{100 * bound:.0f} %",
+        )
+    return table
+
+
+def _totals(found: Description) -> list[str]:
+    weights = sum(tensor.size_bytes for tensor in found.tensors if tensor.constrained)
+    others = sum(tensor.size_bytes for tensor in found.tensors if not tensor.constrained)
+    bound, paper = found.entropy_bits / 8, found.paper_bits / 8
+    share = f"; they take {100 * weights / bound:.0f} % of it" if bound else ""
+    return [
+        f"bytes        {found.size_bytes:,} = header {found.header_bytes:,} + layout {found.layout_bytes:,} + "
+        f"compressed weights {weights:,} + biases, norms, buffers {others:,}",
+        f"weights      {found.nnz:,} non-zeros of {found.dense_weights:,} dense weights (density {found.density:.4f})",
+        f"entropy      {bound:,.0f} bytes is the zero-order bound of the compressed weights{share}",
+        f"paper        {paper:,.0f} bytes by non-zeros × bits, which leaves out positions, codebooks and all else",
+        f"compression  {found.compression:.1f} times smaller than {found.fp32_bytes:,} bytes in fp32",
+    ]
