@@ -55,7 +55,7 @@ def verify(
     """Measure artifacts of RUN again, from their files: on test images, which no search or choice has seen.
 
     \b
-    With --split validation the sweep's own figures are repeated, to the digit:
+    With --split validation the sweep's own figures are repeated, to the digit on the sweep's kind of device:
       atmc-search verify runs/digits-quickstart --split validation
       atmc-search verify runs/digits-quickstart --steps 50 --restarts 2
       atmc-search verify runs/digits-quickstart --attack apgd_t --checks
