@@ -22,7 +22,7 @@ from atmc_search import load_trials
 from atmc_search.errors import SpecError
 from atmc_search.results import RunFolder
 from atmc_search.search import prepare, run_study
-from atmc_search.spec import StudySpec, dump_yaml
+from atmc_search.spec import StudySpec, dump_yaml, parse_study
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -186,3 +186,20 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(
     begun = [line.split()[1] for line in log() if line.startswith("trial")]
     assert begun.count("0") == 1
     assert log().count("start") == 1  # the second run found it on disk
+
+
+def test_a_config_that_no_corner_showed_to_be_impossible_is_a_failed_trial(
+    toy_study: MakeStudy, tmp_path: Path, quiet: Console
+) -> None:
+    """Each value is fine beside the middle of the other; some pairs are not a trial."""
+    plain = toy_study(trials=6, epochs=1, sampler={"name": "random"}, seed=1)
+    compress = {"keep": 0.5, "factors": {"choice": ["low_rank", "none"]}, "energy": {"choice": [None, 0.9]}}
+    spec = parse_study({**plain.model_dump(mode="json"), "trial": {**plain.trial, "compress": compress}})
+    result = run_study(spec, runs=tmp_path, console=quiet)
+    trials = pd.read_parquet(result.folder.path / "trials.parquet")
+    odd = (trials["trial.compress.factors"] == "none") & trials["trial.compress.energy"].notna()
+    assert odd.any()
+    assert not odd.all()
+    assert (trials.loc[odd, "state"] == "failed").all()
+    assert trials.loc[odd, "reason"].str.contains("energy sets the ranks of low_rank and factors is none").all()
+    assert (trials.loc[~odd, "state"] == "complete").all()
