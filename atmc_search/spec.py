@@ -71,15 +71,6 @@ class ThreatModel(_Section):
     norm: Literal["linf", "l2"] = Field("linf", description="the norm of the perturbation")
     eps: float = Field(ge=0, description="its radius, in units of pixels scaled to [0, 1]")
 
-    @model_validator(mode="after")
-    def _in_the_unit_of_pixels(self) -> ThreatModel:
-        if self.norm == "linf" and self.eps > 1:
-            raise ValueError(
-                f"eps {self.eps:g} lets every pixel be anything, as pixels are in [0, 1]; "
-                f"for {self.eps:g}/255 write {self.eps / 255:.4g}"
-            )
-        return self
-
 
 class StageSpec(_Section):
     """Settings that both training stages have."""
@@ -179,6 +170,16 @@ class TrialSpec(_Section):
     compress: CompressSpec
     evaluate: EvaluateSpec = EvaluateSpec()
     seed: int = Field(0, ge=0, description="seed of data order and attacks; a sweep adds the trial's number")
+
+    @field_validator("threat")
+    @classmethod
+    def _in_the_unit_of_pixels(cls, threat: ThreatModel) -> ThreatModel:
+        if threat.norm == "linf" and threat.eps > 1:
+            raise ValueError(
+                f"eps {threat.eps:g} lets every pixel be anything, as pixels are in [0, 1]; "
+                f"for {threat.eps:g}/255 write {threat.eps / 255:.4g}"
+            )
+        return threat
 
     @field_validator("method")
     @classmethod
