@@ -8,8 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import click
 import pandas as pd
 import pytest
 import yaml
+from shell import Outcome, Run, one_line, program
 
 import atmc_search
 from atmc_search import cli
@@ -40,31 +40,11 @@ SPEC: dict[str, Any] = {
 COMMANDS = list(cli.cli.commands)
 
 
-@dataclass
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
 @pytest.fixture
 def atmc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """`atmc("front", run)`: the program in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*words: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["atmc-search", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        code = end.value.code
-        assert isinstance(code, int)
-        return Outcome(code, captured.out, captured.err)
-
-    return run
+    return program(capsys, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -89,15 +69,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, spec: Path) -> Path:
         folder.append({**row, **metrics, "artifact": f"artifacts/{number:05d}.atmc"}, columns, number)
     folder.append({**row, "trial": 4, "state": "failed", "reason": "diverged, [red] and all"}, columns, 4)
     return folder.path
-
-
-def one_line(outcome: Outcome) -> str:
-    assert outcome.code == 2
-    assert outcome.out == ""
-    assert outcome.err.startswith("error: ")
-    assert outcome.err.count("\n") == 1
-    assert outcome.err.endswith("\n")
-    return outcome.err
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ import json
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ import onnxruntime
 import pytest
 import safetensors.torch
 import torch
+from shell import Run, one_line, program
 
 import atmc_search
-from atmc_search import cli
 from atmc_search.artifact import Architecture, CompressedModel, describe, pack, read_header, unpack
 from atmc_search.artifact.streams import Writer
 from atmc_search.attacks import PGD
@@ -42,39 +41,11 @@ def net(*, classes):
 """
 
 
-@dataclass
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
 @pytest.fixture
 def atmc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """`atmc("inspect", file)`: the program in this process, in a folder of the test's own."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*words: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["atmc-search", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        code = end.value.code
-        assert isinstance(code, int)
-        return Outcome(code, captured.out, captured.err)
-
-    return run
-
-
-def one_line(outcome: Outcome) -> str:
-    assert outcome.code == 2
-    assert outcome.out == ""
-    assert outcome.err.startswith("error: ")
-    assert outcome.err.count("\n") == 1
-    return outcome.err
+    return program(capsys, monkeypatch)
 
 
 def packed(
@@ -191,6 +162,8 @@ def test_inspect_survives_a_header_nested_deep(atmc: Run, file: Path) -> None:
             outcome = atmc("inspect", file, *words)
             if outcome.code:
                 one_line(outcome)
+            else:
+                assert "a:b" in outcome.out
 
 
 # --- evaluate

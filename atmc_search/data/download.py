@@ -41,17 +41,17 @@ def downloads_into(folder: Path, *, dataset: str, remedy: str) -> Iterator[Calla
         with tempfile.TemporaryDirectory(dir=folder) as aside:
 
             def download(urls: Sequence[str], md5: str) -> Path:
-                for url in urls[:-1]:
+                failures = []
+                for url in urls:
                     try:
                         download_url(url, aside, md5=md5)
                         return Path(aside, url.rpartition("/")[2])
-                    except (OSError, RuntimeError):  # the next one may work; the last one's failure is reported
-                        pass
-                download_url(urls[-1], aside, md5=md5)
-                return Path(aside, urls[-1].rpartition("/")[2])
+                    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum a RuntimeError
+                        failures.append(f"{url}: {error}")  # the next one may work
+                raise OSError("; ".join(failures))
 
             yield download
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum is a RuntimeError
+    except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
             f"trial.data.name = {dataset!r}: not on this machine, and the download to {folder} failed ({reason}); "

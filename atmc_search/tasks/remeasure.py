@@ -165,7 +165,7 @@ def recurve(
             opened.data,
             opened.attack,
             opened.threat,
-            eps=_radii(opened.threat) if eps is None else eps,
+            eps=default_radii(opened.threat) if eps is None else eps,
             steps=(STEPS if has_steps else ()) if steps is None else steps,
             batch_size=opened.spec.evaluate.batch_size,
             seed=opened.spec.evaluate.seed,
@@ -189,7 +189,7 @@ def spread(front: pd.DataFrame, most: int = 4) -> pd.DataFrame:
     return front.sort_values("size_bytes").iloc[chosen]
 
 
-def _radii(threat: ThreatModel) -> list[float]:
+def default_radii(threat: ThreatModel) -> list[float]:
     """The default radii, ascending; for ℓ∞ none beyond 1, the range of a pixel."""
     radii = (round(share * threat.eps, 12) for share in EPS_SHARES)
     return list(dict.fromkeys(min(radius, 1.0) if threat.norm == "linf" else radius for radius in radii))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from atmc_search.artifact import encoded_bytes, mixed_bits
 from atmc_search.artifact.coding import encode
-from atmc_search.compress import requantised
+from atmc_search.compress import Codebook, requantised
 
 
 def weights() -> dict[str, Tensor]:
@@ -23,10 +24,13 @@ def weights() -> dict[str, Tensor]:
     return pruned | {"few": torch.tensor([[0.5, 0.0, -0.5, 0.5]]), "empty": torch.zeros(4, 4)}
 
 
-def paid_and_lost(given: dict[str, Tensor], bits: dict[str, int]) -> tuple[int, float]:
+def paid_and_lost(
+    given: dict[str, Tensor], bits: dict[str, int], centres: Mapping[str, Tensor] | None = None
+) -> tuple[int, float]:
     paid, lost = 0, 0.0
     for name, tensor in given.items():
-        quantised = requantised(tensor.numpy(), bits[name], floats="fp16")
+        warm = None if centres is None else centres[name].numpy()
+        quantised = requantised(tensor.numpy(), bits[name], warm=warm, floats="fp16")
         paid += len(encode(quantised.reshape(-1)))
         lost += float(((quantised.astype(float) - tensor.numpy()) ** 2).sum())
     return paid, lost
@@ -42,6 +46,24 @@ def test_the_bytes_of_uniform_bits_are_spent_better(uniform: int) -> None:
     assert paid <= uniform_paid
     assert lost < uniform_lost
     assert mixed["wide"] > mixed["narrow"]
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("uniform", [1, 3, 5])
+def test_mixed_is_never_worse_than_uniform_also_from_centres_that_training_found(seed: int, uniform: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scales = 10 ** (4 * torch.rand(4, generator=generator) - 3)
+    given = {
+        str(i): scale * torch.randn(20, 30, generator=generator) * (torch.rand(20, 30, generator=generator) < 0.4)
+        for i, scale in enumerate(scales)
+    }
+    _, centres = Codebook(uniform).project(given, {})
+    mixed = mixed_bits(given, uniform=uniform, floats="fp16", seed=0, centres=centres)
+    assert mixed is not None
+    paid, lost = paid_and_lost(given, mixed, centres)
+    uniform_paid, uniform_lost = paid_and_lost(given, dict.fromkeys(given, uniform), centres)
+    assert paid <= uniform_paid
+    assert lost <= uniform_lost
 
 
 @pytest.mark.parametrize("budget", [900, 1200, 1500, 2000])

@@ -112,7 +112,9 @@ def test_the_cut_is_this_one_on_every_machine():
 
 
 def test_a_gigantic_seed_is_as_good_as_any():
-    split(numbered([9, 9]), None, **(ALL | {"seed": 2**200}), classes=2)
+    cut = parts(split(numbered([9, 9]), None, **(ALL | {"seed": 2**200}), classes=2))
+    assert sorted(number for part in cut for number in part) == list(range(18))
+    assert cut != parts(split(numbered([9, 9]), None, **(ALL | {"seed": 2**200 + 1}), classes=2))
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ def test_columns_are_typed_and_filled(result: StudyResult, trials: pd.DataFrame)
         assert pq.read_schema(result.folder.path / name).equals(schema_of(columns))
     empty = [column.name for column in columns if trials[column.name].isna().all()]
     assert empty == []
+    assert trials["masking_flags"].notna().all()  # of stopped trials too: any measurement may be a trial's last
     assert set(trials["trial.compress.factors"]) <= {"none", "uvc"}
     assert set(trials["trial.compress.bits"]) <= {2, 4, 8}
     assert trials["trial.compress.bits"].dtype == np.int64

@@ -72,7 +72,11 @@ def test_the_least_size_is_of_the_smallest_corner(make_study: MakeStudy) -> None
 
 
 def test_bounds_at_the_edge_are_possible(make_study: MakeStudy) -> None:
-    prepare(make_study(constraints={"clean_accuracy": {"min": 1.0}, "robust_accuracy": {"max": 0.0}}))
+    prepared = prepare(make_study(constraints={"clean_accuracy": {"min": 1.0}, "robust_accuracy": {"max": 0.0}}))
+    assert set(prepared.spec.constraints) == {"clean_accuracy", "robust_accuracy"}
+    for bounds in ({"clean_accuracy": {"min": 1.001}}, {"robust_accuracy": {"max": -0.001}}):
+        with pytest.raises(SpecError, match="impossible"):
+            prepare(make_study(constraints=bounds))
 
 
 def test_the_columns_are_the_study_s_the_task_s_and_the_space_s(make_study: MakeStudy) -> None:

@@ -331,8 +331,14 @@ def test_what_cannot_run_is_refused_in_one_line_with_its_path(tiny_trial, tiny_s
     assert "\n" not in str(caught.value)
 
 
-def test_the_tiny_trial_can_run(tiny_trial, tiny_splits):
-    AtmcTask.check(tiny_trial(), tiny_splits)
+def test_a_budget_of_bytes_is_impossible_below_the_empty_model_s_and_possible_from_there(tiny_trial, tiny_splits):
+    def trial(budget: int) -> TrialSpec:
+        return tiny_trial(compress={"bit_allocation": "mixed", "budget_bytes": budget})
+
+    least = int(AtmcTask.least(tiny_trial(), tiny_splits)["size_bytes"])
+    AtmcTask.check(trial(least), tiny_splits)
+    with pytest.raises(SpecError, match=rf"^trial.compress.budget_bytes = {least - 1}: impossible, .* raise it$"):
+        AtmcTask.check(trial(least - 1), tiny_splits)
 
 
 @pytest.mark.parametrize("model", [{"width": 4}, {"name": "mlp", "hidden": [1] * 9 + [55] + [1] * 10}], ids=str)

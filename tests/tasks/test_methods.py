@@ -251,6 +251,22 @@ def test_a_method_overrules_what_the_template_says_and_only_that() -> None:
     assert spec_of("atmc", "lenet", bits=4).compress.bits == 4
 
 
+def test_every_value_is_tried_beside_every_method_before_anything_runs() -> None:
+    choices = {"method": {"choice": ["atmc", "atmc_mixed"]}, "compress": {"keep": 0.1, "bits": {"choice": [4, 32]}}}
+    trial = {**TEMPLATE, "model": {"name": "lenet"}} | choices
+    with pytest.raises(SpecError, match="bit_allocation mixed spreads the bytes of a codebook"):
+        parse_study({"name": "mixed", "trial": trial, "search": {"trials": 1}})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "uses"), [("energy", 0.9, {"alr"}), ("budget_bytes", 9000, {"alr", "atmc_mixed"})]
+)
+def test_settings_of_some_methods_may_stand_in_a_study_of_all(setting: str, value: float, uses: set[str]) -> None:
+    for method in METHODS:
+        spec = spec_of(method, "lenet", **{setting: value})
+        assert getattr(spec.compress, setting) == (value if method in uses else None)
+
+
 def test_only_what_its_method_uses_is_a_trial_s_config() -> None:
     template = {**TEMPLATE, "model": {"name": "lenet"}, "method": {"choice": ["al0", "atmc"]}}
     study = parse_study({"name": "mixed", "trial": template, "search": {"trials": 1}})

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from shell import program
 from torch import Tensor, nn
 
-from atmc_search import api, cli
+from atmc_search import api
 from atmc_search.attacks import Attack
 from atmc_search.data import Splits
 from atmc_search.errors import AtmcError, RunError
@@ -180,15 +181,8 @@ def test_spread_takes_the_smallest_the_largest_and_those_between(n, chosen):
 
 @pytest.fixture
 def atmc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["atmc-search", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, captured.out, captured.err
-
-    return call
+    run = program(capsys, monkeypatch)
+    return lambda *words: astuple(run(*words))
 
 
 @pytest.mark.parametrize(
@@ -273,3 +267,23 @@ def test_curves_of_the_front_as_json_draw_nothing_unasked(atmc, run):
     assert sorted(run.path.iterdir()) == before
     assert atmc("curves", run.path, "--eps", "0", "--attack", "fgsm")[0] == 0
     assert (run.path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_default_radii_of_linf_end_at_the_range_of_a_pixel():
+    from atmc_search.tasks.remeasure import EPS_SHARES, default_radii
+
+    near = default_radii(ThreatModel(eps=0.1))
+    assert near == pytest.approx([share * 0.1 for share in EPS_SHARES])
+    far = default_radii(ThreatModel(eps=0.4))
+    assert far[-1] == 1.0
+    assert far == sorted(set(far))
+    assert default_radii(ThreatModel(norm="l2", eps=2.0))[-1] == 2.0 * EPS_SHARES[-1]
+
+
+def test_an_attack_is_given_with_its_settings(atmc, run):
+    code, out, _ = atmc("verify", run.path, "--trial", "0", "--attack", "{name: pgd, steps: 2, targets: 3}")
+    assert code == 0
+    assert "attack pgd (steps 2, restarts 1, random_start true, targets 3)" in out
+    code, _, err = atmc("verify", run.path, "--attack", "{name: pgd, foo: 1}")
+    assert code == 2
+    assert "--attack.foo: unknown key" in err

@@ -1,0 +1,56 @@
+"""All that a YAML file may say: `StudySpec` (what to search) and `TrialSpec` (one trial, no distribution left).
+
+A study's `trial` section is a template in which any leaf may be a distribution (see `space`); a sampled config filled
+into it must validate as a TrialSpec. To add a setting, add a field with a `description`: validation, messages and
+`atmc-search settings` follow from it. Components that have settings of their own (models, attacks) are named by a
+`Component`; the package that owns them validates the rest of its keys.
+"""
+
+from atmc_search.spec.files import dump_yaml, load_study, parse_study, parse_yaml
+from atmc_search.spec.study import (
+    METHOD_PATH,
+    BoundSpec,
+    ResourcesSpec,
+    SamplerSpec,
+    SchedulerSpec,
+    SearchSpec,
+    StudySpec,
+    fingerprint,
+)
+from atmc_search.spec.trial import (
+    AugmentSpec,
+    Component,
+    CompressSpec,
+    DataSpec,
+    DenseSpec,
+    EvaluateSpec,
+    StageSpec,
+    ThreatModel,
+    TrainSpec,
+    TrialSpec,
+)
+
+__all__ = [
+    "METHOD_PATH",
+    "AugmentSpec",
+    "BoundSpec",
+    "Component",
+    "CompressSpec",
+    "DataSpec",
+    "DenseSpec",
+    "EvaluateSpec",
+    "ResourcesSpec",
+    "SamplerSpec",
+    "SchedulerSpec",
+    "SearchSpec",
+    "StageSpec",
+    "StudySpec",
+    "ThreatModel",
+    "TrainSpec",
+    "TrialSpec",
+    "dump_yaml",
+    "fingerprint",
+    "load_study",
+    "parse_study",
+    "parse_yaml",
+]

@@ -1,0 +1,212 @@
+"""A study: a trial in which values may be distributions, objectives, the search and its resources."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from optuna.distributions import BaseDistribution
+from pydantic import Field, field_validator, model_validator
+
+from atmc_search import space
+from atmc_search.errors import SpecError, shown
+from atmc_search.methods import METHODS, Method
+from atmc_search.registry import validated
+from atmc_search.spec.paths import remove_at, set_at
+from atmc_search.spec.trial import Section, TrialSpec
+
+METHOD_PATH = "trial.method"
+"""Where a method stands; where it is sampled, it is drawn first, as it decides which other values are used."""
+
+_MAX_DEPTH = 32
+_MAX_VALUES = 10_000
+
+
+class SamplerSpec(Section):
+    """What proposes trials."""
+
+    name: Literal["tpe", "random", "nsga2"] = Field("tpe", description="Optuna's sampler")
+    startup_trials: int = Field(10, ge=1, description="random trials before TPE sets in; NSGA-II: population size")
+
+
+class SchedulerSpec(Section):
+    """What stops trials early."""
+
+    name: Literal["none", "mo_asha"] = Field("none", description="mo_asha: multi-objective asynchronous halving")
+    grace_epochs: int = Field(1, ge=1, description="epochs before the first rung")
+    reduction_factor: float = Field(3, gt=1, description="one in this many goes on at a rung")
+
+
+class SearchSpec(Section):
+    """The budget of the search and who steers it."""
+
+    trials: int = Field(ge=1, description="trials in all, failed ones counted")
+    sampler: SamplerSpec = SamplerSpec()
+    scheduler: SchedulerSpec = SchedulerSpec()
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of the sampler")
+
+
+class ResourcesSpec(Section):
+    """What one trial occupies."""
+
+    cpu: float = Field(1, gt=0, description="CPU cores; torch uses as many threads")
+    gpu: float = Field(0, ge=0, description="GPUs; a fraction lets trials share one")
+
+
+class BoundSpec(Section):
+    """A constraint on a metric: trials outside it never reach the front, and the sampler learns to avoid them."""
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> BoundSpec:
+        if self.min is None and self.max is None:
+            raise ValueError("needs a bound; give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}; nothing can meet both, widen them")
+        return self
+
+    def violation(self, value: float) -> float:
+        """By how much `value` lies outside; ≤ 0 inside (Optuna's convention)."""
+        parts = []
+        if self.min is not None:
+            parts.append(self.min - value)
+        if self.max is not None:
+            parts.append(value - self.max)
+        return max(parts)
+
+
+class StudySpec(Section):
+    """A study: everything that defines a run."""
+
+    name: str = Field(description="the folder under runs/")
+    task: str = Field("atmc", description="what a trial does: a known task, or 'package.module:attribute'")
+    trial: dict[str, Any] = Field(description="one trial, in which any leaf may be a distribution")
+    objectives: dict[str, Literal["min", "max"]] = Field(
+        {"size_bytes": "min", "clean_accuracy": "max", "robust_accuracy": "max"},
+        description="metrics and their directions",
+    )
+    constraints: dict[str, BoundSpec] = Field({}, description="metrics and bounds that a trial must keep")
+    search: SearchSpec
+    resources: ResourcesSpec = ResourcesSpec()
+
+    @field_validator("name")
+    @classmethod
+    def _slug(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError("names a folder; use letters, digits, '.', '_' and '-', at most 100")
+        return name
+
+    @field_validator("objectives")
+    @classmethod
+    def _some(cls, objectives: dict[str, str]) -> dict[str, str]:
+        if not objectives:
+            raise ValueError("needs at least one objective; write e.g. {size_bytes: min}")
+        return objectives
+
+    @model_validator(mode="after")
+    def _template(self) -> StudySpec:
+        # A SpecError passes through pydantic unwrapped: it names its own path.
+        _check_plain(self.trial)
+        for _, config in self.corners():
+            self.fill(config)
+        return self
+
+    @property
+    def space(self) -> dict[str, BaseDistribution]:
+        """The distributions of the template by dotted path, without those that no method of the study uses."""
+        written = space.distributions(self.trial)
+        methods = [METHODS.get(name) for name in self._method_names()]
+        return {
+            path: d for path, d in written.items() if any(method is None or method.uses(path) for method in methods)
+        }
+
+    def corners(self) -> Iterator[tuple[str | None, dict[str, Any]]]:
+        """Configs that together show every extreme of every value beside every method; see `space.corners`."""
+        whole = self.space
+        methods = getattr(whole.get(METHOD_PATH), "choices", [None])
+        others = {path: distribution for path, distribution in whole.items() if path != METHOD_PATH}
+        for method in methods:
+            for moved, config in space.corners(others):
+                if METHOD_PATH in whole:
+                    moved, config = moved or METHOD_PATH, {METHOD_PATH: method, **config}
+                yield moved, config
+
+    def active(self, config: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+        """The part of the space that a trial with this config uses: without what its method fixes or ignores."""
+        method = self._method(config)
+        return {path: d for path, d in self.space.items() if method is None or method.uses(path)}
+
+    def fill(self, config: Mapping[str, Any]) -> TrialSpec:
+        """The trial that a sampled config (values by dotted path) stands for; what its method fixes is set."""
+        filled = space.fill(self.trial, config)
+        method = self._method(config)
+        if method is not None:
+            for path in method.ignores:
+                remove_at(filled, path)
+            for path, value in method.fixes.items():
+                set_at(filled, path, value)
+        return validated(TrialSpec, filled, path="trial")
+
+    @property
+    def methods(self) -> dict[str, Method]:
+        """The methods that its trials can have, by name."""
+        return {name: METHODS[name] for name in self._method_names() if name in METHODS}
+
+    def _method_names(self) -> list[Any]:
+        written = self.trial.get("method")
+        choices = written.get("choice") if isinstance(written, Mapping) else None
+        return choices if isinstance(choices, list) and choices else [written]
+
+    def _method(self, config: Mapping[str, Any]) -> Method | None:
+        name = config.get(METHOD_PATH, self.trial.get("method"))
+        return METHODS.get(name) if isinstance(name, str) else None
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits that name what a result depends on: not the study's name, its length or its resources."""
+        document = self.model_dump(mode="json", include={"task", "trial", "objectives", "constraints"})
+        document["search"] = self.search.model_dump(mode="json", exclude={"trials"})
+        return fingerprint(document)
+
+
+def _check_plain(trial: Mapping[str, Any]) -> None:
+    """That a template is what YAML and JSON both can say, so that it is written, hashed and read back the same."""
+    queue: list[tuple[str, object, int]] = [("trial", trial, 0)]
+    for where, value, depth in queue:  # grows while it is walked
+        if depth > _MAX_DEPTH:
+            raise SpecError(f"{where} = {shown(value)}: nested too deeply; a spec is short and flat")
+        match value:
+            case None | bool() | str():
+                pass
+            case int():
+                if not -(2**63) <= value < 2**63:
+                    raise SpecError(f"{where} = {shown(value)}: is beyond 64 bits; use a smaller number")
+            case float():
+                if not math.isfinite(value):
+                    raise SpecError(f"{where} = {value}: must be a finite number; leave it out or give a number")
+            case list():
+                queue += [(f"{where}.{position}", item, depth + 1) for position, item in enumerate(value)]
+            case dict():
+                for key, item in value.items():
+                    if not isinstance(key, str):
+                        raise SpecError(f"{where}: key {shown(key)} is not a word; quote it")
+                    queue.append((f"{where}.{key}", item, depth + 1))
+            case _:
+                raise SpecError(
+                    f"{where} = {shown(value)}: a {type(value).__name__} is no plain value; use numbers, words, "
+                    "true/false, null, lists and mappings (quote dates)"
+                )
+        if len(queue) > _MAX_VALUES:
+            raise SpecError(f"{where} = {shown(value)}: too long; a spec is short and flat")
+
+
+def fingerprint(document: object) -> str:
+    """The first 12 hex digits of the SHA-256 of `document` as canonical JSON."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
