@@ -48,22 +48,32 @@ def test_the_bytes_of_uniform_bits_are_spent_better(uniform: int) -> None:
     assert mixed["wide"] > mixed["narrow"]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [0, 1, 2, 23, 53])  # in the last two the greedy choice alone distorts more
 @pytest.mark.parametrize("uniform", [1, 3, 5])
-def test_mixed_is_never_worse_than_uniform_also_from_centres_that_training_found(seed: int, uniform: int) -> None:
+def test_mixed_is_never_worse_than_uniform(seed: int, uniform: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     scales = 10 ** (4 * torch.rand(4, generator=generator) - 3)
     given = {
         str(i): scale * torch.randn(20, 30, generator=generator) * (torch.rand(20, 30, generator=generator) < 0.4)
         for i, scale in enumerate(scales)
     }
-    _, centres = Codebook(uniform).project(given, {})
-    mixed = mixed_bits(given, uniform=uniform, floats="fp16", seed=0, centres=centres)
+    mixed = mixed_bits(given, uniform=uniform, floats="fp16", seed=0)
     assert mixed is not None
-    paid, lost = paid_and_lost(given, mixed, centres)
-    uniform_paid, uniform_lost = paid_and_lost(given, dict.fromkeys(given, uniform), centres)
+    paid, lost = paid_and_lost(given, mixed)
+    uniform_paid, uniform_lost = paid_and_lost(given, dict.fromkeys(given, uniform))
     assert paid <= uniform_paid
     assert lost <= uniform_lost
+
+
+def test_costs_are_those_of_the_last_projection_from_the_centres_that_training_found() -> None:
+    """From them k-means ends elsewhere than from starts of its own; here in a file that is some bytes shorter."""
+    generator = torch.Generator().manual_seed(4)
+    given = {"a": torch.randn(60, 50, generator=generator)}
+    _, centres = Codebook(8).project({"a": given["a"] + 0.05 * torch.randn(60, 50, generator=generator)}, {})
+    budget, _ = paid_and_lost(given, {"a": 8}, centres)
+    assert budget < paid_and_lost(given, {"a": 8})[0]
+    assert mixed_bits(given, budget_bytes=budget, floats="fp16", seed=0, centres=centres) == {"a": 8}
+    assert mixed_bits(given, budget_bytes=budget, floats="fp16", seed=0) != {"a": 8}
 
 
 @pytest.mark.parametrize("budget", [900, 1200, 1500, 2000])

@@ -21,6 +21,7 @@ from atmc_search.measure import measure
 from atmc_search.methods import METHODS
 from atmc_search.spec import TrialSpec, parse_study
 from atmc_search.tasks import AtmcTask, Start
+from atmc_search.training import AttackedBatches, attacked_loss
 
 Finished = tuple[TrialSpec, Splits, AtmcTask, dict[str, Any]]
 MODELS = ("lenet", "resnet18", "mobilenet_v2")
@@ -212,6 +213,30 @@ def test_batch_norm_statistics_are_gathered_anew_when_asked(
     spec = spec_of("al0", "resnet18", batch_norm=setting)
     metrics = AtmcTask(spec, splits, start_for(spec, splits, starts), device="cpu", meta={}).step()
     assert metrics["batch_norm_reestimated"] is anew
+
+
+def test_the_better_statistics_are_deployed(splits: Splits) -> None:
+    """Better: with the lower loss on attacked training images."""
+    starts: dict[str, Start] = {}
+    for epochs in (1, 3):
+        files, losses = {}, {}
+        for setting in ("kept", "reestimated", "best"):
+            spec = spec_of("al0", "wide_resnet", keep=0.3, batch_norm=setting)
+            train = spec.train.model_copy(update={"epochs": epochs})
+            model = spec.model.model_copy(update={"depth": 10, "widen_factor": 1})
+            spec = spec.model_copy(update={"model": model, "train": train})
+            task = AtmcTask(spec, splits, start_for(spec, splits, starts), device="cpu", meta={})
+            while not task.done:
+                metrics = task.step()
+            attack = build_attack(spec.train.attack, path="attack")
+            batches = AttackedBatches(DeviceData(splits.train, "cpu"), attack, spec.threat, 32, spec.seed)
+            decoded = unpack(task.artifact())
+            files[setting] = [tensor.clone() for tensor in decoded.state_dict().values()]
+            losses[setting] = attacked_loss(decoded, batches, 8)
+        better = min(("kept", "reestimated"), key=lambda setting: losses[setting])
+        assert losses["kept"] != losses["reestimated"]
+        assert all(torch.equal(a, b) for a, b in zip(files["best"], files[better], strict=True))
+        assert metrics["batch_norm_reestimated"] is (better == "reestimated")
 
 
 @pytest.mark.parametrize(
