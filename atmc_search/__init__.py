@@ -1,6 +1,15 @@
 """Distributed search for neural networks that are small, accurate and hard to fool."""
 
-from atmc_search.api import Decision, choose, export_artifact, front, inspect_artifact, load_artifact, load_trials
+from atmc_search.api import (
+    Decision,
+    choose,
+    export_artifact,
+    front,
+    inspect_artifact,
+    load_artifact,
+    load_trials,
+    repack_artifact,
+)
 from atmc_search.errors import AtmcError
 from atmc_search.spec import StudySpec, TrialSpec, load_study
 from atmc_search.version import __version__
@@ -18,4 +27,5 @@ __all__ = [
     "load_artifact",
     "load_study",
     "load_trials",
+    "repack_artifact",
 ]

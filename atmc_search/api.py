@@ -13,7 +13,7 @@ import pandas as pd
 from torch import nn
 
 from atmc_search import pareto
-from atmc_search.artifact import Description, describe, read_header, unpack
+from atmc_search.artifact import Description, describe, read_header, repacked, unpack
 from atmc_search.errors import ArtifactError, AtmcError, did_you_mean, shown
 from atmc_search.export import About, export
 from atmc_search.registry import validated
@@ -139,13 +139,16 @@ def inspect_artifact(path: str | Path, *, allow_custom_models: bool = False) -> 
         return describe(_read(path), allow_custom_models=allow_custom_models)
 
 
-def export_artifact(path: str | Path, out: str | Path, *, to: str, allow_custom_models: bool = False) -> int:
+def export_artifact(
+    path: str | Path, out: str | Path, *, to: str, slim: bool = True, allow_custom_models: bool = False
+) -> int:
     """Writes the model of an artifact file in another format, read back and compared with it before it is written.
 
     Args:
         path: an `.atmc` file.
         out: the file to write.
         to: "onnx", "safetensors", "state_dict" or "torchscript".
+        slim: whether "onnx" and "torchscript" leave out the channels that have no effect on the logits.
         allow_custom_models: as for `load_artifact`.
 
     Returns:
@@ -155,18 +158,47 @@ def export_artifact(path: str | Path, out: str | Path, *, to: str, allow_custom_
         AtmcError: as `load_artifact`; no such format, a package that it needs is missing, the model cannot be put in
             it, or `out` cannot be written.
     """
-    out = Path(out)
-    if out.is_dir() or not out.parent.is_dir():  # said before the work, not after
-        raise AtmcError(f"out = {str(out)!r}: cannot be written (no such folder, or a folder itself); choose another")
+    out = _writable(out)
     with _named(path):
         data = _read(path)
         about, model = About(read_header(data)), unpack(data, allow_custom_models=allow_custom_models)
-    exported = export(model, about, to)
+    return _write(out, export(model, about, to, slim=slim))
+
+
+def repack_artifact(path: str | Path, out: str | Path, *, allow_custom_models: bool = False) -> int:
+    """Writes an artifact's model as today's releases would: in the latest format, without what has no effect.
+
+    Args:
+        path: an `.atmc` file of any version.
+        out: the file to write.
+        allow_custom_models: as for `load_artifact`.
+
+    Returns:
+        the length of the file written, in bytes. Logits are the original's to rounding.
+
+    Raises:
+        AtmcError: as `load_artifact`, or `out` cannot be written.
+    """
+    out = _writable(out)
+    with _named(path):
+        data = repacked(_read(path), allow_custom_models=allow_custom_models)
+    return _write(out, data)
+
+
+def _writable(out: str | Path) -> Path:
+    """`out`, if it may be a file; said before the work, not after."""
+    path = Path(out)
+    if path.is_dir() or not path.parent.is_dir():
+        raise AtmcError(f"out = {str(path)!r}: cannot be written (no such folder, or a folder itself); choose another")
+    return path
+
+
+def _write(out: Path, data: bytes) -> int:
     try:
-        out.write_bytes(exported)
+        out.write_bytes(data)
     except OSError as error:
         raise AtmcError(f"out = {str(out)!r}: cannot be written ({error.strerror}); choose another") from None
-    return len(exported)
+    return len(data)
 
 
 def _read(path: str | Path) -> bytes:

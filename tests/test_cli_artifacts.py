@@ -63,9 +63,9 @@ def packed(
 
 def with_header(header: Any) -> bytes:
     writer = Writer()
-    writer.stream(header if isinstance(header, bytes) else json.dumps(header).encode())
+    writer.header(header if isinstance(header, bytes) else json.dumps(header).encode())
     content = writer.getvalue()
-    return b"ATMC\x01" + zlib.crc32(content).to_bytes(4, "little") + content
+    return b"ATMC\x02" + zlib.crc32(content).to_bytes(4, "little") + content
 
 
 @pytest.fixture
@@ -101,18 +101,16 @@ def test_inspect_shows_header_tensors_and_totals(atmc: Run, file: Path) -> None:
         "classes": "10",
         "input": r"\[1, 8, 8\]",
         **META,
-        "threat": r"\['linf', 0.05\]",
+        "threat": "linf, eps 0.05",
     }.items():
         assert re.search(rf"^{key} +{value}$", outcome.out, re.MULTILINE), key
     for tensor in found.tensors:
         (line,) = [line for line in outcome.out.splitlines() if line.startswith(f"{tensor.name} ")]
-        assert line.split()[1:6] == [
-            "×".join(map(str, tensor.shape)),
-            f"{tensor.density:.4f}",
-            str(tensor.bits),
-            tensor.mode,
-            f"{tensor.size_bytes:,}",
-        ]
+        size = f"{tensor.size_bytes:.1f}" if tensor.size_bytes < 100 else f"{tensor.size_bytes:,.0f}"
+        shape = "×".join(map(str, tensor.shape))
+        found_words = line.removeprefix(tensor.name).split()
+        assert found_words[:3] == [shape, f"{tensor.density:.4f}", str(tensor.bits)]
+        assert " ".join(found_words[3:]).startswith(f"{tensor.mode} {size}")
     counted = re.search(
         r"^bytes +([\d,]+) = header (\d+) \+ layout (\d+) \+ .* ([\d,]+) \+ .* ([\d,]+)$", outcome.out, re.M
     )
@@ -123,12 +121,54 @@ def test_inspect_shows_header_tensors_and_totals(atmc: Run, file: Path) -> None:
     assert f"{found.compression:.1f} times smaller than {found.fp32_bytes:,} bytes" in outcome.out
 
 
+MEASURED = {"split": "validation", "images": 1000, "clean": 812, "robust": 543, "attack": {"name": "pgd", "steps": 20}}
+
+
+def test_inspect_says_what_was_measured_with_its_intervals(atmc: Run, file: Path) -> None:
+    file.write_bytes(packed(meta={**META, "bits": [4, 0, 3], "measured": MEASURED}))
+    out = atmc("inspect", file).out
+    clean, robust = ("{:.3f} to {:.3f}".format(*wilson_interval(count, 1000)) for count in (812, 543))
+    words = f"validation: clean 0.812 ({clean}), robust 0.543 ({robust}) by pgd, 20 steps; n = 1,000, 95 % intervals"
+    assert f"measured     {words}\n" in out
+    assert "bits         4 0 3\n" in out
+    assert "threat       linf, eps 0.05\n" in out
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        3,
+        [],
+        {},
+        ["linf", 10**999],
+        {**MEASURED, "images": 0},
+        {**MEASURED, "images": 10},
+        {**MEASURED, "images": 2**2000},
+        {**MEASURED, "clean": -1},
+        {**MEASURED, "clean": "many"},
+        {**MEASURED, "robust": None},
+        {**MEASURED, "attack": "pgd"},
+        {**MEASURED, "split": ["validation"]},
+        {**MEASURED, "attack": {"steps": {"\x1b[2J": "\n"}, "\x07": []}},
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_inspect_shows_facts_of_another_kind_as_they_are(atmc: Run, file: Path, value: object) -> None:
+    file.write_bytes(packed(meta={"measured": value, "bits": value, "threat": value}))
+    outcome = atmc("inspect", file)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert all(character.isprintable() or character == "\n" for character in outcome.out)
+    assert len(re.findall(r"^(?:measured|bits|threat) ", outcome.out, re.M)) == 3
+
+
 def test_inspect_as_json_says_the_same(atmc: Run, file: Path) -> None:
     found = describe(file.read_bytes())
     row = json.loads(atmc("inspect", file, "--json").out)
     assert row["header"] == read_header(file.read_bytes())
     assert row["size_bytes"] == file.stat().st_size
-    assert row["header_bytes"] + row["layout_bytes"] + sum(t["size_bytes"] for t in row["tensors"]) == row["size_bytes"]
+    assert row["header_bytes"] + row["layout_bytes"] + sum(t["size_bytes"] for t in row["tensors"]) == pytest.approx(
+        row["size_bytes"]
+    )
     assert [tensor["name"] for tensor in row["tensors"]] == [tensor.name for tensor in found.tensors]
     for name in ("nnz", "density", "paper_bits", "entropy_bits", "compression", "fp32_bytes", "dense_weights"):
         assert row[name] == getattr(found, name)
@@ -212,6 +252,26 @@ def test_evaluate_under_another_threat_model(atmc: Run, file: Path) -> None:
     row = json.loads(atmc(*words, "--norm", "l2", "--eps", "0.3").out)
     assert (row["norm"], row["eps"]) == ("l2", 0.3)
     assert json.loads(atmc(*words, "--norm", "linf").out)["eps"] == 0.05  # the file's own norm
+
+
+def test_evaluate_runs_the_export_where_told(atmc: Run, file: Path) -> None:
+    words = ("evaluate", file, "--data", "digits", "--attack", "none", "--runtime")
+    row = json.loads(atmc(*words, "--json").out)
+    assert row["macs"] == 64 * 12 + 12 * 10
+    assert 0 < row["latency_ms_low"] <= row["latency_ms"] <= row["latency_ms_high"]
+    assert row["peak_memory_bytes"] > 4 * (row["macs"] + 12 + 10)  # its weights and biases
+    out = atmc(*words).out
+    assert re.search(r"^latency [\d.e-]+ ms   quartiles [\d.e-]+ to [\d.e-]+$", out, re.M)
+    assert re.search(rf"^memory  {row['peak_memory_bytes']:,} bytes ", out, re.M)
+    assert re.search(r"^MACs    888$", out, re.M)
+    assert "macs" not in json.loads(atmc(*words[:-1], "--json").out)
+
+
+def test_evaluate_says_what_running_the_export_needs(atmc: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    words = ("evaluate", file, "--data", "digits", "--attack", "none", "--runtime")
+    line = one_line(atmc(*words))
+    assert "--runtime: to = 'onnx': needs onnx, onnxruntime, onnxscript, and onnxscript cannot be imported" in line
 
 
 def test_evaluate_needs_an_eps_where_the_file_has_none(atmc: Run, file: Path) -> None:
@@ -321,12 +381,12 @@ def test_a_missing_package_is_one_line(atmc: Run, file: Path, tmp_path: Path, mo
         (["inspect", "."], ".: cannot be read"),
         (["inspect", "JUNK"], "not an artifact: starts with"),
         (["inspect", "CUT"], "checksum does not match"),
-        (["inspect", "LATER"], "format version 2, this release reads 1; update atmc-search"),
-        (["inspect", "HUGE"], "over the limits"),
+        (["inspect", "LATER"], "format version 3, this release reads 1 to 2; update atmc-search"),
+        (["inspect", "HUGE"], "do not trust its origin"),
         (["evaluate", "FILE"], "Missing option '--data'"),
         (["evaluate", "nowhere.atmc", "--data", "digits"], "nowhere.atmc: cannot be read"),
         (["evaluate", "CUT", "--data", "digits"], "cut.atmc: artifact's checksum does not match"),
-        (["evaluate", "HUGE", "--data", "digits", "--eps", "0.1"], "huge.atmc: artifact's model"),
+        (["evaluate", "HUGE", "--data", "digits", "--eps", "0.1"], "huge.atmc: artifact of "),
         (["evaluate", "FILE", "--data", "digit"], "--data = 'digit': unknown name; did you mean 'digits'?"),
         (["evaluate", "FILE", "--data", "digits", "--root", "there"], "--root = 'there': digits come with"),
         (
@@ -357,7 +417,7 @@ def test_a_missing_package_is_one_line(atmc: Run, file: Path, tmp_path: Path, mo
         (["export", "FILE", "--to", "tflite", "--out", "x"], "'tflite' is not one of"),
         (["export", "nowhere.atmc", "--to", "onnx", "--out", "x"], "nowhere.atmc: cannot be read"),
         (["export", "CUT", "--to", "onnx", "--out", "x"], "cut.atmc: artifact's checksum does not match"),
-        (["export", "HUGE", "--to", "state_dict", "--out", "x"], "huge.atmc: artifact's model"),
+        (["export", "HUGE", "--to", "state_dict", "--out", "x"], "huge.atmc: artifact of "),
         (["export", "FILE", "--to", "state_dict", "--out", "no/such/x"], "out = 'no/such/x': cannot be written"),
         (["export", "FILE", "--to", "state_dict", "--out", "."], "out = '.': cannot be written"),
     ],
@@ -369,7 +429,7 @@ def test_a_mistake_is_one_line(atmc: Run, file: Path, tmp_path: Path, words: lis
     files = {
         "junk": b"PK\x03\x04 a zip",
         "cut": data[:-1],
-        "later": data[:4] + b"\x02" + data[5:],
+        "later": data[:4] + b"\x03" + data[5:],
         "huge": with_header({"model": "mlp", "args": {"hidden": hidden}, "input": [1, 8, 8], "classes": 10}),
         "odd": packed(meta={"threat": ["l7", 0.1]}),
         "colour": packed(shape=(3, 8, 8)),
@@ -398,3 +458,26 @@ def test_the_same_from_python(file: Path, tmp_path: Path) -> None:
     for call in (atmc_search.inspect_artifact, atmc_search.load_artifact):
         with pytest.raises(AtmcError, match=r"cut\.atmc: artifact's checksum"):
             call(tmp_path / "cut.atmc")
+
+
+def test_repack_brings_an_old_file_to_the_latest_format(atmc: Run, tmp_path: Path) -> None:
+    old, new = Path(__file__).parent / "artifact" / "golden" / "version1.atmc", tmp_path / "new.atmc"
+    outcome = atmc("repack", old, "--out", new)
+    before, after = old.read_bytes(), new.read_bytes()
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == f"wrote {new} ({len(after):,} bytes, {len(before):,} before)\n"
+    assert len(after) < len(before)
+    assert (before[4], after[4]) == (1, 2)
+    assert read_header(after) == read_header(before)
+    images = torch.rand(50, *read_header(before)["input"], generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(unpack(after)(images), unpack(before)(images), rtol=1e-4, atol=1e-5)
+    assert atmc("repack", new, "--out", tmp_path / "again.atmc").code == 0
+    assert (tmp_path / "again.atmc").read_bytes() == after  # nothing more to gain
+
+
+def test_repack_of_a_users_model_asks_first(atmc: Run, custom: Path, tmp_path: Path) -> None:
+    outcome = atmc("repack", custom, "--out", tmp_path / "new.atmc")
+    assert outcome.code == 2
+    assert "--allow-custom-models" in outcome.err
+    assert not (tmp_path / "new.atmc").exists()
+    assert not (tmp_path / "imported").exists()

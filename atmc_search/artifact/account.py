@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from atmc_search.artifact.model import CompressedModel
+
+_FLOAT_BITS = 32
+_MOST_CODED = 256
 
 
 @dataclass(frozen=True)
@@ -43,19 +47,25 @@ def account(model: CompressedModel, bits: int | Mapping[str, int]) -> SizeAccoun
     Args:
         model: what is deployed.
         bits: b of the codebooks of 2^b values that it was projected on, of all tensors or by name; 32 where it was
-            on none.
+            on none. A tensor without a name there (a product of factors) has as many as its values need.
     """
     nnz, paper, entropy = 0, 0, 0.0
     bits_per_tensor: dict[str, int] = {}
     for name, tensor in model.weights.items():
         count = int(tensor.count_nonzero())
-        width = bits if isinstance(bits, int) else bits[name]
+        width = bits if isinstance(bits, int) else bits.get(name, least_bits(tensor))
         bits_per_tensor[name] = width if count else 0
         nnz += count
         paper += count * width
         entropy += entropy_bits(tensor, width)
     dense = sum(layer.rows * layer.columns for layer in model.layers)
     return SizeAccount(nnz, dense, bits_per_tensor, paper, entropy)
+
+
+def least_bits(tensor: Tensor) -> int:
+    """The least b whose 2^b values cover a tensor's distinct non-zeros, at least 1; 32 where they are over 256."""
+    distinct = len(torch.unique(tensor[tensor != 0]))
+    return max(1, (distinct - 1).bit_length()) if distinct <= _MOST_CODED else _FLOAT_BITS
 
 
 def entropy_bits(tensor: Tensor, bits: int) -> float:

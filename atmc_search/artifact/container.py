@@ -1,13 +1,7 @@
-"""The file: magic, version, checksum, header, then every tensor in the order of the architecture.
+"""The file: magic, version, checksum, header, then every tensor in the order of the plain model's state.
 
-    4 bytes   "ATMC"
-    1 byte    format version, 1
-    4 bytes   CRC-32 of all that follows, little endian
-    stream    header: JSON of model, args, input, classes and what travels along
-    per compressed layer: 1 byte form; for forms with U and V the rank as varint; each factor's tensor (coding.py)
-    per other tensor of the state dict, in order: floats, or for integers 1 byte 0 and a stream of int64
-
-Names and shapes are not stored: the architecture, built by name, has them.
+Written down for others in docs/artifact-format.md. This version writes format 2 and reads 1 and 2. Names and shapes
+are not stored: the architecture, built by name, has them.
 """
 
 from __future__ import annotations
@@ -16,62 +10,111 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from atmc_search.artifact import coding
-from atmc_search.artifact.model import Architecture, CompressedModel, other_tensors
+from atmc_search.artifact import body, version1
+from atmc_search.artifact.coding import Decoder
+from atmc_search.artifact.folding import folded
+from atmc_search.artifact.forms import smallest_forms
+from atmc_search.artifact.model import Architecture, CompressedModel
 from atmc_search.artifact.streams import Reader, Writer
-from atmc_search.compress import FORMS, FactorisedLayer, factorisable, layers_to_compress
 from atmc_search.errors import ArtifactError, AtmcError, shown
 
 MAGIC = b"ATMC"
-VERSION = 1
+VERSION = 2
+MOST_WEIGHTS_PER_BYTE = 1 << 10
+"""A file's model may have so many values for each of its bytes, and `FREE_WEIGHTS` beside: what bounds the memory that
+a small file can ask for. A model that is emptier than that is padded."""
+FREE_WEIGHTS = 1 << 20
+BYTES_PER_STEP = 1 << 4
+"""A file may take one step of decoding for so many of its bytes, and `FREE_STEPS` beside: what bounds the time that
+thousands of tiny layers can ask for, a tenth of a millisecond a step. Real files take fewer; others are padded."""
+FREE_STEPS = 1 << 15
+MOST_ENTRIES = 1000
+"""Of a list among a model's args: layers are built before their tensors are looked at."""
+
 _MOST_HEADER = 1 << 16
-# A file of 100 bytes can name a model that fills any memory. 2^28 weights are 1 GiB, twelve times a ResNet-34; 2^24
-# values are an image of 2,360 x 2,360 in three colours. Custom models are trusted, and exempt.
-_MOST_WEIGHTS = 1 << 28
-_MOST_PIXELS = 1 << 24
-_INTEGERS = 0
+_MOST_PIXELS = 1 << 24  # of one image: 2,360 x 2,360 in three colours
+_FRAME = 9
 _ARCHITECTURE = ("model", "args", "input", "classes")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """An artifact taken apart.
+
+    Attributes:
+        compressed: what was packed; its `meta` is the whole header.
+        fresh: the plain model as it was built to know names and shapes, not yet filled.
+        header_bytes: where the header ends and the tensors begin.
+        parts: how each tensor is stored, by name, in the file's order.
+    """
+
+    compressed: CompressedModel
+    fresh: nn.Module
+    header_bytes: int
+    parts: Mapping[str, body.Part]
 
 
 def pack(model: CompressedModel) -> bytes:
     """The artifact of a compressed model.
 
     Raises:
-        ArtifactError: a factor holds NaN or infinity, another tensor NaN, or `unpack` would refuse the model's size.
+        ArtifactError: a factor holds NaN or infinity, another tensor NaN, or `unpack` would refuse the model's args.
     """
     arch = model.architecture
     # What travels along comes first, so that it can displace nothing.
     header = {**model.meta, "model": arch.name, "args": arch.args, "input": arch.input_shape, "classes": arch.classes}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    if len(text) > _MOST_HEADER:
-        raise ArtifactError(f"an artifact's header of {len(text)} bytes is over {_MOST_HEADER}; shorten model settings")
-    dense = sum(layer.rows * layer.columns for layer in model.layers)
-    _check_size(arch, dense + sum(tensor.numel() for tensor in model.others.values()))
+    raw, code, steps = body.write(model)
     writer = Writer()
-    writer.stream(text)
-    for layer in model.layers:
-        writer.bytes_(bytes([FORMS.index(layer.form)]))
-        if layer.form != "dense":
-            writer.varint(layer.rank)
-        for name in layer.factor_shapes:
-            writer.bytes_(coding.encode(_flat(model.weights[name])))
-    for name, tensor in model.others.items():
-        if bool(torch.isnan(tensor).any()):  # infinity may stand in a mask
-            raise ArtifactError(f"tensor {name!r} holds NaN and cannot be packed; the training diverged")
-        if tensor.is_floating_point():
-            coding.write_floats(writer, _flat(tensor))
-        else:
-            writer.bytes_(bytes([_INTEGERS]))
-            writer.stream(tensor.to(torch.int64).numpy().astype("<i8").tobytes())
-    content = writer.getvalue()
-    return MAGIC + bytes([VERSION]) + zlib.crc32(content).to_bytes(4, "little") + content
+    writer.varint(len(raw))
+    writer.bytes_(raw)
+    writer.bytes_(code)
+    least = max(-(-(model.size - FREE_WEIGHTS) // MOST_WEIGHTS_PER_BYTE), BYTES_PER_STEP * (steps - FREE_STEPS))
+    return _framed(header, writer.getvalue(), least)
+
+
+def annotated(data: bytes, facts: Mapping[str, Any]) -> bytes:
+    """An artifact of this version with more facts in its header; its tensors stay as they are, byte for byte.
+
+    It grows no shorter, as the length bounds what a file may hold.
+
+    Args:
+        data: the bytes of the file.
+        facts: to add: JSON-able, by key. They replace those of the same key, but never the architecture.
+
+    Raises:
+        ArtifactError: as `unpack`; a file of an earlier version; or a header that grows too long.
+    """
+    header, reader = _open(data)
+    if data[4] != VERSION:
+        raise ArtifactError(f"artifact has format version {data[4]} and cannot be annotated; pack the model anew")
+    _architecture(header)
+    kept = {key: header[key] for key in _ARCHITECTURE}
+    body_bytes = reader.bytes_(reader.left)
+    return _framed({**header, **facts, **kept}, body_bytes, len(data))
+
+
+def repacked(data: bytes, *, allow_custom_models: bool = False) -> bytes:
+    """The same model and header in this version's format, dead channels folded away, factors or their product.
+
+    Its logits are those of the original to rounding, not to the bit: constants move into biases.
+
+    Args:
+        data: the bytes of a file of any version.
+        allow_custom_models: see `unpack`.
+
+    Raises:
+        ArtifactError: as `unpack`.
+    """
+    found = read_contents(data, allow_custom_models=allow_custom_models).compressed
+    meta = {key: value for key, value in found.meta.items() if key not in _ARCHITECTURE}
+    smaller = pack(smallest_forms(folded(replace(found, meta=meta))))
+    return smaller if len(smaller) < len(data) or data[4] != VERSION else data
 
 
 def read_header(data: bytes) -> dict[str, Any]:
@@ -98,25 +141,14 @@ def unpack(data: bytes, *, allow_custom_models: bool = False) -> nn.Module:
     return contents.compressed.fill(contents.fresh)
 
 
-@dataclass(frozen=True)
-class Contents:
-    """An artifact taken apart.
+def read_contents(data: bytes, *, allow_custom_models: bool = False, measured: bool = False) -> Contents:
+    """All tensors of an artifact; args and errors as `unpack`.
 
-    Attributes:
-        compressed: what was packed; its `meta` is the whole header.
-        fresh: the plain model as it was built to know names and shapes, not yet filled.
-        header_bytes: where the header ends and the first layer begins.
-        spans: where each tensor lies in the file, (start, end), by name, in the file's order.
+    Args:
+        data: the bytes of the file.
+        allow_custom_models: see `unpack`.
+        measured: whether to count what each tensor takes, which `Contents.parts` then says; without it they are empty.
     """
-
-    compressed: CompressedModel
-    fresh: nn.Module
-    header_bytes: int
-    spans: Mapping[str, tuple[int, int]]
-
-
-def read_contents(data: bytes, *, allow_custom_models: bool = False) -> Contents:
-    """All tensors of an artifact, and where they lie; args and errors as `unpack`."""
     header, reader = _open(data)
     architecture = _architecture(header)
     if ":" in architecture.name and not allow_custom_models:
@@ -124,38 +156,50 @@ def read_contents(data: bytes, *, allow_custom_models: bool = False) -> Contents
             f"artifact names the custom model {architecture.name!r}, whose import runs code; "
             "if you trust the file, pass allow_custom_models=True"
         )
+    begin = len(data) - reader.left
     try:
-        if ":" not in architecture.name:
-            _check_size(architecture, 0)
-            with torch.device("meta"):  # shapes without memory
-                outline = architecture.build()
-            _check_size(architecture, sum(tensor.numel() for tensor in outline.state_dict().values()))
-        plain = architecture.build()
-        expected = layers_to_compress(plain)
+        plain = _build(architecture, len(data))
+        expected = body.expectations(plain)
     except ArtifactError:
         raise
     except AtmcError as error:
         raise ArtifactError(f"artifact's architecture cannot be built here: {error}") from error
     except (RuntimeError, MemoryError, OverflowError) as error:
         raise ArtifactError(f"artifact's architecture cannot be built here: {' '.join(str(error).split())}") from None
-    begin = len(data) - reader.left
-    layers: list[FactorisedLayer] = []
-    weights: dict[str, Tensor] = {}
-    others: dict[str, Tensor] = {}
-    spans: dict[str, tuple[int, int]] = {}
-    for found in expected:
-        layer = _read_layer(reader, found, plain)
-        layers.append(layer)
-        for name, shape in layer.factor_shapes.items():
-            start = len(data) - reader.left
-            weights[name] = torch.from_numpy(coding.decode(reader, shape[0] * shape[1])).view(shape)
-            spans[name] = start, len(data) - reader.left
-    for name, tensor in other_tensors(plain, layers).items():
-        start = len(data) - reader.left
-        others[name] = _read_other(reader, tensor)
-        spans[name] = start, len(data) - reader.left
-    reader.end()
-    return Contents(CompressedModel(architecture, tuple(layers), weights, others, header), plain, begin, spans)
+    if data[4] == 1:
+        found = version1.read(reader, expected)
+    else:
+        raw = reader.bytes_(reader.varint())
+        steps = math.inf if ":" in architecture.name else FREE_STEPS + len(data) // BYTES_PER_STEP
+        decoder = Decoder(raw, reader.bytes_(reader.left), steps)
+        found = body.read(decoder, expected, measured=measured)
+        decoder.end()
+    compressed = CompressedModel(architecture, tuple(found.layers), found.weights, found.others, header, expected.order)
+    return Contents(compressed, plain, begin, found.parts)
+
+
+def _framed(header: Mapping[str, Any], content: bytes, least: int) -> bytes:
+    """A file of these parts; of a model of ours, padded to at least so many bytes."""
+    _check_entries(header["model"], header["args"])
+    try:
+        text = json.dumps(header, separators=(",", ":")).encode()
+    except RecursionError:
+        raise ArtifactError("artifact's header is nested too deep to be written; do not trust its origin") from None
+    if len(text) > _MOST_HEADER:
+        raise ArtifactError(f"an artifact's header of {len(text)} bytes is over {_MOST_HEADER}; shorten model settings")
+    writer = Writer()
+    writer.header(text)
+    content = writer.getvalue() + content
+    if ":" not in header["model"]:
+        # Zeros at the end of the code mean nothing to the decoder.
+        content += bytes(max(0, least - _FRAME - len(content)))
+    return MAGIC + bytes([VERSION]) + zlib.crc32(content).to_bytes(4, "little") + content
+
+
+def _check_entries(name: str, args: Mapping[str, Any]) -> None:
+    most = max((len(value) for value in args.values() if isinstance(value, list | tuple)), default=0)
+    if ":" not in name and most > MOST_ENTRIES:
+        raise ArtifactError(f"artifact's model has {most} entries in a setting, over {MOST_ENTRIES}; use fewer layers")
 
 
 def _open(data: bytes) -> tuple[dict[str, Any], Reader]:
@@ -163,15 +207,18 @@ def _open(data: bytes) -> tuple[dict[str, Any], Reader]:
         raise ArtifactError(
             f"not an artifact: starts with {shown(data[:4])}, not {MAGIC!r}; give a file that a run made"
         )
-    if len(data) < 9:
+    if len(data) < _FRAME:
         raise ArtifactError(f"artifact ends early, after {len(data)} bytes; get it again")
-    if data[4] != VERSION:
-        raise ArtifactError(f"artifact has format version {data[4]}, this release reads {VERSION}; update atmc-search")
-    if zlib.crc32(data[9:]).to_bytes(4, "little") != data[5:9]:
+    if not 1 <= data[4] <= VERSION:
+        raise ArtifactError(
+            f"artifact has format version {data[4]}, this release reads 1 to {VERSION}; update atmc-search"
+        )
+    if zlib.crc32(data[_FRAME:]).to_bytes(4, "little") != data[5:_FRAME]:
         raise ArtifactError("artifact's checksum does not match; it is damaged, get it again")
-    reader = Reader(data[9:])
+    reader = Reader(data[_FRAME:])
     try:
-        header = json.loads(reader.stream(_MOST_HEADER))
+        text = reader.stream(_MOST_HEADER) if data[4] == 1 else reader.header(_MOST_HEADER)
+        header = json.loads(text)
     except (ValueError, RecursionError):
         raise ArtifactError("artifact's header is not JSON; it is damaged, get it again") from None
     if not isinstance(header, dict):
@@ -189,43 +236,25 @@ def _architecture(header: dict[str, Any]) -> Architecture:
     return Architecture(name, args, (sizes[0], sizes[1], sizes[2]), classes)
 
 
-def _check_size(architecture: Architecture, weights: int) -> None:
+def _build(architecture: Architecture, length: int) -> nn.Module:
+    """The model to fill. One of ours is built without values, and only if a file of this length may hold it."""
     if ":" in architecture.name:
-        return
+        return architecture.build()
+    _check_entries(architecture.name, architecture.args)
     pixels = math.prod(architecture.input_shape)
-    if pixels > _MOST_PIXELS or weights > _MOST_WEIGHTS:
+    if pixels > _MOST_PIXELS:
+        raise ArtifactError(f"artifact's images of {pixels} values are over {_MOST_PIXELS}; do not trust its origin")
+    with torch.device("meta"):  # shapes without memory
+        model = architecture.build()
+    state = model.state_dict()
+    weights, most = sum(tensor.numel() for tensor in state.values()), MOST_WEIGHTS_PER_BYTE * length + FREE_WEIGHTS
+    if weights > most:
         raise ArtifactError(
-            f"artifact's model of {weights} weights on images of {pixels} values is over the limits of {_MOST_WEIGHTS} "
-            f"and {_MOST_PIXELS}; do not trust its origin, or give the model as 'package.module:attribute'"
+            f"artifact of {length} bytes names a model of {weights} values, over the {most} that so few bytes may "
+            "stand for; do not trust its origin"
         )
-
-
-def _read_layer(reader: Reader, found: FactorisedLayer, model: nn.Module) -> FactorisedLayer:
-    number = reader.bytes_(1)[0]
-    if number >= len(FORMS):
-        raise ArtifactError(f"artifact uses factor form {number}, unknown here; update atmc-search")
-    form = FORMS[number]
-    if form == "dense":
-        return FactorisedLayer(found.module, found.shape, form, found.transposed)
-    rank = reader.varint()
-    limit = min(found.rows, found.columns)
-    # The identity has the smaller side: (rows, rows) on the left of V, (columns, columns) on the right of U.
-    side = {"identity_left": found.rows, "identity_right": found.columns}.get(form, rank)
-    if not 0 < rank <= limit or rank != side or not factorisable(model, found):
-        raise ArtifactError(f"artifact's rank {rank} does not fit layer {found.module!r}; it is damaged, get it again")
-    return FactorisedLayer(found.module, found.shape, form, found.transposed, rank)
-
-
-def _read_other(reader: Reader, like: Tensor) -> Tensor:
-    if like.is_floating_point():
-        return torch.from_numpy(coding.read_floats(reader, like.numel())).view(like.shape)
-    if reader.bytes_(1)[0] != _INTEGERS:
-        raise ArtifactError("artifact stores floats where the model has integers; it is damaged, get it again")
-    data = reader.stream(8 * like.numel())
-    if len(data) != 8 * like.numel():
-        raise ArtifactError("artifact's integers do not fit their tensor; it is damaged, get it again")
-    return torch.from_numpy(np.frombuffer(data, dtype="<i8").astype(np.int64)).view(like.shape).to(like.dtype)
-
-
-def _flat(tensor: Tensor) -> coding.Values:
-    return tensor.detach().float().reshape(-1).contiguous().numpy()
+    model = model.to_empty(device="cpu")
+    for name, tensor in model.state_dict().items():
+        if name.endswith("num_batches_tracked"):  # the one value that artifacts leave out
+            tensor.zero_()
+    return model

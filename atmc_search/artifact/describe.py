@@ -1,6 +1,6 @@
 """What an artifact's bytes hold: every tensor's mode, density and length, and what all of them add up to.
 
-It reads the file as `unpack` does, with the same checks, and notes where each tensor lies; nothing of it is stored.
+It reads the file as `unpack` does, with the same checks, and counts the bits of each tensor; nothing of it is stored.
 """
 
 from __future__ import annotations
@@ -9,16 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from atmc_search.artifact.account import entropy_bits
-from atmc_search.artifact.coding import Mode
+from atmc_search.artifact.account import entropy_bits, least_bits
 from atmc_search.artifact.container import Contents, read_contents
 
-_FLOAT_BITS = 32
-_MOST_CODED = 256
-_PLAIN_MODES = {0: "int64", 2: "fp16", 4: "fp32"}
+_WIDTHS = {"fp16": 16, "fp32": 32, "int64": 64}
 
 
 @dataclass(frozen=True)
@@ -29,12 +23,12 @@ class StoredTensor:
         name: in the plain model's state dict; a factor's ends in `.U`, `.V` or `.C`.
         shape: of a factor (rows, columns), else as in the state dict.
         constrained: whether it is a compressed weight or factor; False for biases, norm parameters, buffers.
-        mode: how it is stored: a `coding.Mode` in lower case; fp16, fp32 or int64 for what is not constrained.
+        mode: how it is stored: empty, codebook or floats, with their precision; or int64.
         nnz: non-zeros.
         size: values, zeros included.
         bits: least b whose 2^b values cover the distinct non-zeros, 32 where they are over 256, 0 where all is zero;
             width of a value for what is not constrained.
-        size_bytes: what it takes in the file.
+        size_bytes: what it takes in the file, in fractions of a byte: one code runs through all tensors.
         entropy_bits: the zero-order entropy bound on positions and values (see `SizeAccount`); None where not
             constrained.
     """
@@ -46,7 +40,7 @@ class StoredTensor:
     nnz: int
     size: int
     bits: int
-    size_bytes: int
+    size_bytes: float
     entropy_bits: float | None
 
     @property
@@ -68,7 +62,7 @@ class Description:
         header: model, args, input, classes, and what travels along (threat, study, trial, fingerprint, version ...).
         size_bytes: length of the file.
         header_bytes: magic, version, checksum and header.
-        layout_bytes: the layers' factor forms and ranks.
+        layout_bytes: all else: the layers' factor forms and ranks, lengths, the code's end and padding.
         tensors: in the file's order.
         dense_weights: weights of the uncompressed layers.
         fp32_bytes: the same model's plain tensors, 4 bytes a float and 8 an integer.
@@ -77,7 +71,7 @@ class Description:
     header: Mapping[str, Any]
     size_bytes: int
     header_bytes: int
-    layout_bytes: int
+    layout_bytes: float
     tensors: tuple[StoredTensor, ...]
     dense_weights: int
     fp32_bytes: int
@@ -118,35 +112,27 @@ def describe(data: bytes, *, allow_custom_models: bool = False) -> Description:
     Raises:
         ArtifactError: whatever `unpack` refuses.
     """
-    contents = read_contents(data, allow_custom_models=allow_custom_models)
+    contents = read_contents(data, allow_custom_models=allow_custom_models, measured=True)
     model = contents.compressed
     shapes = {layer.weight: layer.shape for layer in model.layers if layer.form == "dense"}
-    tensors = [_constrained(data, contents, name, shapes.get(name)) for name in model.weights]
-    tensors += [_other(data, contents, name) for name in model.others]
+    tensors = [_stored(contents, name, shapes.get(name)) for name in contents.parts]
     dense = sum(layer.rows * layer.columns for layer in model.layers)
     fp32 = 4 * dense + sum(t.numel() * (4 if t.is_floating_point() else 8) for t in model.others.values())
     layout = len(data) - contents.header_bytes - sum(tensor.size_bytes for tensor in tensors)
     return Description(model.meta, len(data), contents.header_bytes, layout, tuple(tensors), dense, fp32)
 
 
-def _constrained(data: bytes, contents: Contents, name: str, shape: tuple[int, ...] | None) -> StoredTensor:
-    tensor, (start, end) = contents.compressed.weights[name], contents.spans[name]
+def _stored(contents: Contents, name: str, shape: tuple[int, ...] | None) -> StoredTensor:
+    part, compressed = contents.parts[name], contents.compressed
+    constrained = name in compressed.weights
+    tensor = compressed.weights[name] if constrained else compressed.others[name]
     nnz = int(tensor.count_nonzero())
-    bits = _bits(tensor) if nnz else 0
-    bound = entropy_bits(tensor, bits) if nnz else 0.0
-    mode = Mode(data[start]).name.lower()
-    shape = shape or tuple(tensor.shape)
-    return StoredTensor(name, shape, True, mode, nnz, tensor.numel(), bits, end - start, bound)
-
-
-def _bits(tensor: Tensor) -> int:
-    distinct = len(torch.unique(tensor[tensor != 0]))
-    return max(1, (distinct - 1).bit_length()) if distinct <= _MOST_CODED else _FLOAT_BITS
-
-
-def _other(data: bytes, contents: Contents, name: str) -> StoredTensor:
-    tensor, (start, end) = contents.compressed.others[name], contents.spans[name]
-    bits = 8 * data[start] if tensor.is_floating_point() else 64
-    mode = _PLAIN_MODES[data[start]]
-    nnz = int(tensor.count_nonzero())
-    return StoredTensor(name, tuple(tensor.shape), False, mode, nnz, tensor.numel(), bits, end - start, None)
+    bound = None
+    if constrained:
+        bits = least_bits(tensor) if nnz else 0
+        bound = entropy_bits(tensor, bits) if nnz else 0.0
+    else:
+        bits = next((width for word, width in _WIDTHS.items() if part.mode.endswith(word)), 0)
+    return StoredTensor(
+        name, shape or tuple(tensor.shape), constrained, part.mode, nnz, tensor.numel(), bits, part.bits / 8, bound
+    )

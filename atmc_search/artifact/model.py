@@ -48,6 +48,7 @@ class CompressedModel:
         weights: their factor matrices by name, zeros included, (rows, columns) float32 on the CPU.
         others: every other tensor of the state dict that inference needs: biases, norm parameters and statistics.
         meta: small JSON-able facts that travel along: threat model, provenance.
+        order: names of the plain model's tensors, those of `layers` and of `others`, in the order of the file.
     """
 
     architecture: Architecture
@@ -55,6 +56,13 @@ class CompressedModel:
     weights: Mapping[str, Tensor]
     others: Mapping[str, Tensor]
     meta: Mapping[str, Any]
+    order: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Values of the plain model's state."""
+        dense = sum(layer.rows * layer.columns for layer in self.layers)
+        return dense + sum(tensor.numel() for tensor in self.others.values())
 
     @classmethod
     def of(
@@ -80,10 +88,14 @@ class CompressedModel:
         matrices = {}
         for layer in layers:
             for name, shape in layer.factor_shapes.items():
-                # Adding 0 turns -0.0 into 0.0, which is what a position that is not stored decodes to.
-                matrices[name] = chosen[name].detach().reshape(shape).float().cpu() + 0.0
-        rest = other_tensors(model, layers) if others is None else others
-        return cls(architecture, tuple(layers), matrices, rest, dict(meta or {}))
+                # Adding 0 turns -0.0 into 0.0, which is what a position that is not stored decodes to. And products
+                # round by how their factors lie in memory: contiguous, as they are decoded.
+                matrices[name] = chosen[name].detach().reshape(shape).float().cpu().contiguous() + 0.0
+        rest = {
+            name: tensor + 0.0 if tensor.is_floating_point() else tensor
+            for name, tensor in (other_tensors(model, layers) if others is None else others).items()
+        }
+        return cls(architecture, tuple(layers), matrices, rest, dict(meta or {}), state_order(model, layers))
 
     def materialise(self) -> nn.Module:
         """The plain model in eval mode on the CPU, its weights W computed from the factors."""
@@ -110,3 +122,19 @@ def other_tensors(model: nn.Module, layers: Sequence[FactorisedLayer]) -> dict[s
             continue
         found[name] = tensor.detach().clone().cpu()
     return found
+
+
+def state_order(model: nn.Module, layers: Sequence[FactorisedLayer]) -> tuple[str, ...]:
+    """Names of the plain model's tensors that an artifact holds, as its state has them, a layer's weight first.
+
+    A parametrised model has its weights elsewhere in its state than the plain one, but in the same module.
+    """
+    of_module = {layer.module: layer.weight for layer in layers}
+    order: dict[str, None] = {}
+    for name in model.state_dict():
+        module = f".{name.rpartition('.')[0]}.".split(".parametrizations.")[0].strip(".")
+        if module in of_module:
+            order[of_module[module]] = None
+        if ".parametrizations." not in f".{name}" and not name.endswith("num_batches_tracked"):
+            order[name] = None
+    return tuple(order)

@@ -1,23 +1,28 @@
-"""Byte streams: variable-length integers and zstd frames, written and read with every length checked."""
+"""Byte streams: variable-length integers, headers and zstd frames, with every length checked."""
 
 from __future__ import annotations
+
+from functools import cache
 
 import zstandard
 
 from atmc_search.errors import ArtifactError
 
-_HARDEST = 19
-_LONG = 1 << 22
-_FAST = 9
+_PARAMETERS = zstandard.ZstdCompressionParameters.from_level(
+    19, format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_content_size=0, write_checksum=0, write_dict_id=0
+)
 
-
-def _parameters(length: int) -> zstandard.ZstdCompressionParameters:
-    # Level 19 takes 0.2 to 0.5 s a MB. It saves a sixth of a bitmap, and nothing of the weights of 32 bits that longer
-    # streams are.
-    level = _HARDEST if length <= _LONG else _FAST
-    return zstandard.ZstdCompressionParameters.from_level(
-        level, format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_content_size=0, write_checksum=0
-    )
+DICTIONARY = (
+    b'"kernel","affine","widths":[,"hidden":[,"depth":16,"width":8,"channels":[,svhn,cifar100,cifar10,mnist,'
+    b'image_folder,digits,fashion_mnist,"l2","autoattack","apgd_ce","fgsm","wrm","test","module:attribute",'
+    b'"mobilenet_v2","wide_resnet","mlp","resnet18","resnet34","resnet50","resnet101","small_cnn","restarts":2'
+    b'"bits":[4,3,2,5],"bits":8,"input":[3,32,32],"classes":100}"input":[1,8,8],"classes":10}'
+    b'{"study":"fashion-lenet","trial":10,"data":"fashion_mnist","threat":["linf",0.03137254901960784],'
+    b'"fingerprint":"0123456789ab","version":"0.1.0","torch":"2.15.0","bits":4,"measured":{"split":"validation",'
+    b'"images":1000,"clean":876,"robust":543,"attack":{"name":"pgd","steps":20}},'
+    b'"model":"lenet","args":{},"input":[1,28,28],"classes":10}'
+)
+"""What headers are likely to say, part of format 2 to the byte: a header then takes half the bytes."""
 
 
 class Writer:
@@ -38,13 +43,15 @@ class Writer:
         out.append(value)
         self._parts.append(bytes(out))
 
-    def stream(self, data: bytes) -> None:
-        """`data` by zstd where that is shorter, else as it is, behind its stored length × 2 + flag."""
-        packed = zstandard.ZstdCompressor(compression_params=_parameters(len(data))).compress(data)
+    def header(self, text: bytes) -> None:
+        """`text` by zstd with the format's dictionary, or as it is, behind its stored length × 2 + flag."""
+        packer = zstandard.ZstdCompressor(compression_params=_PARAMETERS, dict_data=_dictionary())
+        self._stored(text, packer.compress(text))
+
+    def _stored(self, data: bytes, packed: bytes) -> None:
         squeezed = len(packed) < len(data)
-        stored = packed if squeezed else data
-        self.varint(len(stored) << 1 | squeezed)
-        self._parts.append(stored)
+        self.varint(len(packed if squeezed else data) << 1 | squeezed)
+        self._parts.append(packed if squeezed else data)
 
     def getvalue(self) -> bytes:
         return b"".join(self._parts)
@@ -80,15 +87,22 @@ class Reader:
                 return value
         raise ArtifactError("artifact holds a length of more than 63 bits; it is damaged, get it again")
 
+    def header(self, most: int) -> bytes:
+        """What `Writer.header` wrote, refused when it would be longer than `most` bytes."""
+        return self._stream(most, _dictionary())
+
     def stream(self, most: int) -> bytes:
-        """The next stream, refused when it would be longer than `most` bytes."""
+        """Format 1's stream, zstd or not, refused when it would be longer than `most` bytes."""
+        return self._stream(most, None)
+
+    def _stream(self, most: int, dictionary: zstandard.ZstdCompressionDict | None) -> bytes:
         head = self.varint()
         stored = self.bytes_(head >> 1)
         if not head & 1:
             if len(stored) > most:
                 raise ArtifactError(f"artifact holds a stream of {len(stored)} bytes where {most} can be; get it again")
             return stored
-        decompressor = zstandard.ZstdDecompressor(format=zstandard.FORMAT_ZSTD1_MAGICLESS)
+        decompressor = zstandard.ZstdDecompressor(dict_data=dictionary, format=zstandard.FORMAT_ZSTD1_MAGICLESS)
         try:
             # A frame that states its content's size is given that much memory, whatever max_output_size says.
             # `Writer` never states it.
@@ -106,3 +120,8 @@ class Reader:
     def end(self) -> None:
         if self._at != len(self._data):
             raise ArtifactError(f"artifact has {len(self._data) - self._at} bytes too many; get it again")
+
+
+@cache
+def _dictionary() -> zstandard.ZstdCompressionDict:
+    return zstandard.ZstdCompressionDict(DICTIONARY, dict_type=zstandard.DICT_TYPE_RAWCONTENT)

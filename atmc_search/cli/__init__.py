@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from atmc_search.cli.artifacts import evaluate, export, inspect
+from atmc_search.cli.artifacts import evaluate, export, inspect, repack
 from atmc_search.cli.looking import choose, columns, front, report
 from atmc_search.cli.measuring import curves, verify
 from atmc_search.cli.running import run, trial
@@ -31,7 +31,9 @@ def cli() -> None:
     """
 
 
-for _command in (run, trial, front, choose, verify, curves, report, columns, inspect, evaluate, export, settings):
+_RUNS = (run, trial, front, choose, verify, curves, report)
+_FILES = (inspect, evaluate, export, repack)
+for _command in (*_RUNS, *_FILES, columns, settings):
     cli.add_command(_command)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,8 @@ from atmc_search.cli.common import attack_component, attacks_of, check_device, c
 from atmc_search.errors import ArtifactError, AtmcError, DataError, SpecError, shown
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from atmc_search.artifact import Description
     from atmc_search.data import Splits
     from atmc_search.spec import ThreatModel
@@ -55,7 +57,7 @@ def inspect(file: Path, allow_custom_models: bool, as_json: bool) -> None:
     click.echo(f"{file}: {size:,} bytes")
     for key in [*_MODEL, *(key for key in header if key not in _MODEL)]:
         if key in header:
-            click.echo(f"{_printable(key):12} {_printable(header[key])}")
+            click.echo(f"{_printable(key):12} {_fact(key, header[key])}")
     if found is None:
         click.echo("tensors: the custom model's code has their names; if you trust the file, add --allow-custom-models")
         return
@@ -89,6 +91,7 @@ def inspect(file: Path, allow_custom_models: bool, as_json: bool) -> None:
 @click.option("--norm", type=click.Choice(["linf", "l2"]), help="Norm of the perturbation.  [default: the file's]")
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of the attack.  [default for pgd: 20]")
 @click.option("--restarts", type=click.IntRange(min=1), help="Random starts of the attack.")
+@click.option("--runtime", is_flag=True, help="Run the ONNX export too: MACs, latency and peak memory of an image.")
 @click.option("--device", default="cpu", show_default=True, help="Torch device.")
 @_ALLOW
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -103,6 +106,7 @@ def evaluate(
     norm: str | None,
     steps: int | None,
     restarts: int | None,
+    runtime: bool,
     device: str,
     allow_custom_models: bool,
     as_json: bool,
@@ -112,6 +116,7 @@ def evaluate(
     \b
       atmc-search evaluate model.atmc --data digits
       atmc-search evaluate model.atmc --data image_folder --root photos --image-size 32 --eps 0.03 --attack autoattack
+      atmc-search evaluate model.atmc --data digits --runtime
     """
     from atmc_search import api
     from atmc_search.attacks import build_attack
@@ -134,6 +139,7 @@ def evaluate(
     except (DataError, SpecError) as error:
         raise _in_flags(error) from None
     _check_match(file, header, name, splits)
+    costs = _running_costs(model, header) if runtime else {}
     data = DeviceData({"test": splits.test, "validation": splits.validation, "train": splits.train}[split], device)
     built, settings = build_attack(component, path="--attack"), EvaluateSpec()
     figures = measure(model.to(device), data, built, threat, batch_size=settings.batch_size, seed=settings.seed)
@@ -149,6 +155,7 @@ def evaluate(
         **figures.metrics(),
         "clean_interval": figures.clean.interval,
         "robust_interval": figures.robust.interval,
+        **costs,
     }
     if as_json:
         click.echo(json.dumps(row, indent=1))
@@ -158,14 +165,21 @@ def evaluate(
         interval = "{:.3f} to {:.3f}".format(*figure.interval)
         click.echo(f"{word:7} {figure.value:.4f}   95 % interval {interval}   ({figure.correct:,} of {figure.n:,})")
     click.echo(f"n = {len(data)} {split} images of {name}; {attacks_of([row])}")
+    if costs:
+        quartiles = f"{costs['latency_ms_low']:.4g} to {costs['latency_ms_high']:.4g}"
+        click.echo(f"latency {costs['latency_ms']:.4g} ms   quartiles {quartiles}")
+        click.echo(f"memory  {costs['peak_memory_bytes']:,} bytes at the peak: weights and intermediate results")
+        click.echo(f"MACs    {costs['macs']:,}")
+        click.echo("of one image in ONNX Runtime, on one thread")
 
 
 @click.command()
 @_FILE
 @click.option("--to", required=True, type=click.Choice(_FORMATS), help="Format to write.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.option("--whole", is_flag=True, help="Keep channels that have no effect; safetensors and state_dict always do.")
 @_ALLOW
-def export(file: Path, to: str, out: Path, allow_custom_models: bool) -> None:
+def export(file: Path, to: str, out: Path, whole: bool, allow_custom_models: bool) -> None:
     """Write the model of artifact FILE for use without this package.
 
     \b
@@ -179,8 +193,50 @@ def export(file: Path, to: str, out: Path, allow_custom_models: bool) -> None:
     _, header = _header(file)
     if _custom(header) and not allow_custom_models:
         raise ArtifactError(_distrusted(file, header))
-    length = api.export_artifact(file, out, to=to, allow_custom_models=allow_custom_models)
-    click.echo(f"wrote {out} ({length:,} bytes)")
+    length = api.export_artifact(file, out, to=to, slim=not whole, allow_custom_models=allow_custom_models)
+    removed = "" if whole else _removed(file, header, to, allow_custom_models=allow_custom_models)
+    click.echo(f"wrote {out} ({length:,} bytes){removed}")
+
+
+@click.command()
+@_FILE
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@_ALLOW
+def repack(file: Path, out: Path, allow_custom_models: bool) -> None:
+    """Write artifact FILE anew in the latest format, without what has no effect on its logits.
+
+    \b
+    For artifacts of earlier releases: the same model, to rounding, in fewer bytes.
+      atmc-search repack old.atmc --out model.atmc
+    """
+    from atmc_search import api
+
+    before, header = _header(file)
+    if _custom(header) and not allow_custom_models:
+        raise ArtifactError(_distrusted(file, header))
+    length = api.repack_artifact(file, out, allow_custom_models=allow_custom_models)
+    click.echo(f"wrote {out} ({length:,} bytes, {before:,} before)")
+
+
+def _removed(file: Path, header: Mapping[str, Any], to: str, *, allow_custom_models: bool) -> str:
+    """What an export to a format that runs left out of the model; empty if nothing."""
+    from atmc_search import api
+    from atmc_search.channels import macs, slimmed, width
+    from atmc_search.export import BLOCK, RUNNING
+
+    if to not in RUNNING:
+        return ""
+    shape = tuple(header["input"])
+    model = api.load_artifact(file, allow_custom_models=allow_custom_models)
+    thin = slimmed(model, shape, multiple=BLOCK)
+    gone, of = width(model) - width(thin), width(model)
+    if not gone:
+        return ""
+    return f"; {gone:,} of {of:,} channels removed, {_count(macs(model, shape))} -> {_count(macs(thin, shape))} MACs"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:,.2f} M" if number >= 100_000 else f"{number:,}"
 
 
 def _header(file: Path) -> tuple[int, Mapping[str, Any]]:
@@ -224,6 +280,19 @@ def _threat(file: Path, header: Mapping[str, Any], eps: float | None, norm: str 
     return validated(ThreatModel, {"norm": own_norm, "eps": own_eps}, path=f"{file}: threat")
 
 
+def _running_costs(model: nn.Module, header: Mapping[str, Any]) -> Mapping[str, Any]:
+    from atmc_search.artifact import Architecture
+    from atmc_search.tasks.cost import running_costs
+
+    shape = tuple(header["input"])
+    try:
+        return running_costs(
+            model, Architecture(header["model"], header["args"], shape, header["classes"]), "onnxruntime"
+        )
+    except AtmcError as error:
+        raise AtmcError(f"--runtime: {error}") from error
+
+
 def _check_match(file: Path, header: Mapping[str, Any], name: str, splits: Splits) -> None:
     """Passes if the model can take the dataset's images and has its classes."""
     wanted, found = tuple(header["input"]), splits.input_shape
@@ -254,6 +323,61 @@ def _by(shape: tuple[int, ...]) -> str:
 def _printable(value: object) -> str:
     """A header's value for a terminal: no control characters, whatever the file says."""
     return value if isinstance(value, str) and value.isprintable() and len(value) <= 200 else shown(value, 200)
+
+
+def _fact(key: str, value: object) -> str:
+    """A header's value in words, where it is of a kind that our own files have."""
+    kinds: Mapping[str, Callable[[object], str | None]] = {"measured": _measured, "threat": _radius, "bits": _bits}
+    words = kinds[key](value) if key in kinds else None
+    return _printable(value) if words is None else words
+
+
+def _measured(value: object) -> str | None:
+    """Accuracies with their intervals; None for what no release has written."""
+    from atmc_search.measure import wilson_interval
+
+    if not isinstance(value, dict):
+        return None
+    split, images, attack = value.get("split"), value.get("images"), value.get("attack")
+    counts = {word: value.get(word) for word in ("clean", "robust")}
+    if not (isinstance(split, str) and isinstance(attack, dict) and _count_within(images, 1 << 40)):
+        return None
+    assert isinstance(images, int)
+    if images == 0 or not all(_count_within(count, images) for count in counts.values()):
+        return None
+    name, settings = attack.get("name"), {key: value for key, value in attack.items() if key != "name"}
+    figures = ", ".join(
+        "{} {:.3f} ({:.3f} to {:.3f})".format(word, count / images, *wilson_interval(count, images))
+        for word, count in counts.items()
+        if isinstance(count, int)
+    )
+    steps = settings.pop("steps", None)
+    by = f"{_printable(name)}{'' if steps is None else f', {_printable(steps)} steps'}"
+    rest = "".join(f", {_printable(key)} {_printable(setting)}" for key, setting in settings.items())
+    return f"{_printable(split)}: {figures} by {by}{rest}; n = {images:,}, 95 % intervals"
+
+
+def _count_within(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def _radius(value: object) -> str | None:
+    if not (isinstance(value, list) and len(value) == 2):
+        return None
+    norm, eps = value
+    return f"{_printable(norm)}, eps {eps:g}" if isinstance(eps, float) or _count_within(eps, 1 << 40) else None
+
+
+def _bits(value: object) -> str | None:
+    """One number, or one for each tensor: those of zeros alone have 0."""
+    if not (isinstance(value, list) and value and all(_count_within(bits, 64) for bits in value)):
+        return None
+    return " ".join(map(str, value)) if len(value) <= 60 else f"{min(value)} to {max(value)}, of {len(value)} tensors"
+
+
+def _bytes(size: float) -> str:
+    """A tensor's bytes, of which one may have a fraction."""
+    return f"{size:.1f}" if size < 100 else f"{size:,.0f}"
 
 
 def _facts(found: Description | None) -> dict[str, Any]:
@@ -301,7 +425,7 @@ def _tensor_table(found: Description) -> Table:
             f"{tensor.density:.4f}",
             str(tensor.bits),
             tensor.mode,
-            f"{tensor.size_bytes:,}",
+            _bytes(tensor.size_bytes),
             "" if bound is None else f"{100 * bound:.0f} %",
         )
     return table
@@ -312,9 +436,12 @@ def _totals(found: Description) -> list[str]:
     others = sum(tensor.size_bytes for tensor in found.tensors if not tensor.constrained)
     bound, paper = found.entropy_bits / 8, found.paper_bits / 8
     share = f"; they take {100 * weights / bound:.0f} % of it" if bound else ""
+    # One code runs through all tensors, so that only sums are whole bytes; rounded parts still add up.
+    whole = [round(weights), round(others)]
+    layout = found.size_bytes - found.header_bytes - sum(whole)
     return [
-        f"bytes        {found.size_bytes:,} = header {found.header_bytes:,} + layout {found.layout_bytes:,} + "
-        f"compressed weights {weights:,} + biases, norms, buffers {others:,}",
+        f"bytes        {found.size_bytes:,} = header {found.header_bytes:,} + layout {layout:,} + "
+        f"compressed weights {whole[0]:,} + biases, norms, buffers {whole[1]:,}",
         f"weights      {found.nnz:,} non-zeros of {found.dense_weights:,} dense weights (density {found.density:.4f})",
         f"entropy      {bound:,.0f} bytes is the zero-order bound of the compressed weights{share}",
         f"paper        {paper:,.0f} bytes by non-zeros × bits, which leaves out positions, codebooks and all else",

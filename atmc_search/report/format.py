@@ -29,6 +29,8 @@ def value_text(value: float, column: Column) -> str:
         return bytes_text(value)
     if column.unit == "share":
         return f"{100 * value:.1f} %"
+    if column.unit == "ms":
+        return f"{significant(value, 3)} ms"
     return significant(value, 4)
 
 

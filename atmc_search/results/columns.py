@@ -38,6 +38,7 @@ class Column:
         meaning: a sentence.
         log: whether differences of this metric are best read as ratios (sizes): plots and hypervolume take its log.
         low, high: the least and greatest value it can have.
+        needs: a setting's path and the value without which trials do not report it; None where all do.
     """
 
     name: str
@@ -47,10 +48,16 @@ class Column:
     log: bool = False
     low: float = float("-inf")
     high: float = float("inf")
+    needs: tuple[str, str] | None = None
 
 
 def _share(name: str, meaning: str) -> Column:
     return Column(name, "float64", "share", meaning, low=0, high=1)
+
+
+def _runtime(name: str, kind: Kind, unit: str, meaning: str) -> Column:
+    needs = ("trial.evaluate.runtime", "onnxruntime")
+    return Column(name, kind, unit, meaning, log=True, low=0, needs=needs)
 
 
 STUDY_COLUMNS: tuple[Column, ...] = (
@@ -111,10 +118,30 @@ ATMC_COLUMNS: tuple[Column, ...] = (
         "JSON",
         "bits of a value in each factor: b of its codebook of 2^b (0: all zero, 32: no codebook)",
     ),
+    Column("macs", "int64", "MACs", "multiply-accumulates of an image, without dead channels", log=True, low=0),
+    _runtime(
+        "latency_ms",
+        "float64",
+        "ms",
+        "median time of an image in ONNX Runtime on one thread of the worker's CPU, at work and not waiting",
+    ),
+    _runtime("latency_ms_low", "float64", "ms", "lower quartile of those times"),
+    _runtime("latency_ms_high", "float64", "ms", "upper quartile"),
+    _runtime(
+        "peak_memory_bytes",
+        "int64",
+        "bytes",
+        "most that ONNX Runtime's allocator had in use for an image: weights and intermediate results",
+    ),
     Column("batch_norm_reestimated", "bool", "", "whether batch norm statistics were gathered anew"),
     Column("loss", "float64", "nats", "mean training loss of the epoch on adversarial images"),
     _share("adversarial_train_accuracy", "accuracy on the epoch's adversarial training images"),
     Column("dense_size_bytes", "int64", "bytes", "the dense model's state at 4 bytes a value"),
+    Column("dense_macs", "int64", "MACs", "macs of the dense start"),
+    _runtime("dense_latency_ms", "float64", "ms", "latency_ms of the dense start, on the worker that trained it"),
+    _runtime("dense_latency_ms_low", "float64", "ms", "lower quartile of those times"),
+    _runtime("dense_latency_ms_high", "float64", "ms", "upper quartile"),
+    _runtime("dense_peak_memory_bytes", "int64", "bytes", "peak_memory_bytes of the dense start"),
     _share("dense_clean_accuracy", "clean_accuracy of the dense start"),
     _share("dense_robust_accuracy", "robust_accuracy of the dense start"),
     _share("dense_clean_accuracy_low", "lower end of the 95 % Wilson interval of dense_clean_accuracy"),

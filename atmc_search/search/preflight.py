@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from atmc_search.data import Splits, load_splits
-from atmc_search.errors import SpecError, did_you_mean
+from atmc_search.errors import SpecError, did_you_mean, shown
 from atmc_search.results import STUDY_COLUMNS, Column, parameter_columns
 from atmc_search.spec import DataSpec, StudySpec, TrialSpec
+from atmc_search.spec.paths import value_at
 from atmc_search.tasks import Task, task_named
 
 
@@ -50,11 +51,18 @@ def prepare(spec: StudySpec) -> Prepared:
                 raise SpecError(
                     f"{section}.{name}: not a metric of task {spec.task!r}; {did_you_mean(name, list(metrics))}"
                 )
+    wanted = {
+        name: (section, metrics[name].needs)
+        for section, names in (("constraints", spec.constraints), ("objectives", spec.objectives))
+        for name in names
+    }
     data: dict[DataSpec, Splits] = {}
     least: dict[str, float] = {}
+    worst: dict[str, float] = {}
     checked: set[TrialSpec] = set()
     for moved, config in spec.corners():
         trial = spec.fill(config)
+        _check_reported(trial, wanted)
         if trial.data not in data:
             data[trial.data] = load_splits(trial.data)
         if _signature(trial) in checked:
@@ -66,6 +74,8 @@ def prepare(spec: StudySpec) -> Prepared:
             raise SpecError(f"{error} (at {moved} = {config[moved]})" if moved else str(error)) from None
         for name, value in task.least(trial, data[trial.data]).items():
             least[name] = min(value, least.get(name, math.inf))
+        for name, value in task.reference(trial, data[trial.data]).items():
+            worst[name] = max(value, worst.get(name, -math.inf))
     for name, bound in spec.constraints.items():
         lowest = max(metrics[name].low, least.get(name, -math.inf))
         if bound.max is not None and bound.max < lowest:
@@ -78,8 +88,19 @@ def prepare(spec: StudySpec) -> Prepared:
                 "lower it"
             )
     columns = (*STUDY_COLUMNS, *task.columns, *parameter_columns(spec.space))
-    centre = spec.fill(next(spec.corners())[1])
-    return Prepared(spec, task, data, columns, _reference(spec, metrics, task.reference(centre, data[centre.data])))
+    return Prepared(spec, task, data, columns, _reference(spec, metrics, worst))
+
+
+def _check_reported(trial: TrialSpec, wanted: Mapping[str, tuple[str, tuple[str, str] | None]]) -> None:
+    """Passes if `trial` reports all `wanted` metrics: by name, the section that names it and what the metric needs."""
+    document = {"trial": trial.model_dump(mode="json")}
+    for name, (section, needs) in wanted.items():
+        if needs is not None and value_at(document, needs[0]) != needs[1]:
+            path, value = needs
+            raise SpecError(
+                f"{section}.{name}: trials do not measure it, as {path} = {shown(value_at(document, path))}; "
+                f"set {path}: {value}, or remove {section}.{name}"
+            )
 
 
 def _signature(trial: TrialSpec) -> TrialSpec:

@@ -143,6 +143,9 @@ class EvaluateSpec(Section):
     masking_images: int = Field(
         100, ge=0, description="validation images for the checks against gradient masking; 0: no checks"
     )
+    runtime: Literal["none", "onnxruntime"] = Field(
+        "none", description="where to run the exported model for latency_ms and peak_memory_bytes (adds seconds)"
+    )
 
 
 class TrialSpec(Section):

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from atmc_search.artifact import Architecture, unpack
+from atmc_search.artifact import Architecture, annotated, unpack
 from atmc_search.attacks import build_attack
 from atmc_search.compress import (
     Codebook,
@@ -21,13 +21,14 @@ from atmc_search.compress import (
     layers_to_compress,
 )
 from atmc_search.data import DeviceData, Splits, augment
-from atmc_search.errors import SpecError, TrialFailed
+from atmc_search.errors import AtmcError, SpecError, TrialFailed
 from atmc_search.measure import Measurement, masking_checks, measure
 from atmc_search.results import ATMC_COLUMNS, Column
 from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks.base import Report, Start, Task
 from atmc_search.tasks.constraints import l0_budget, low_ranks, pruning_of
-from atmc_search.tasks.deploy import Deployer, overhead_bytes
+from atmc_search.tasks.cost import dense_costs, running_costs
+from atmc_search.tasks.deploy import FIGURES_BYTES, Deployer, overhead_bytes
 from atmc_search.tasks.outline import dense_bytes, dense_weights, outline
 from atmc_search.training import AdmmState, Constrained, all_finite, make_optimizer, train_epoch
 from atmc_search.version import __version__
@@ -49,9 +50,12 @@ class AtmcTask(Task):
         self._start = start
         meta = {
             **meta,
+            "data": spec.data.name,
             "threat": [spec.threat.norm, spec.threat.eps],
             "fingerprint": fingerprint(spec.model_dump(mode="json")),
             "version": __version__,
+            "torch": torch.__version__,
+            **_measured(spec, len(data.validation)),
         }
         self._attack = build_attack(spec.train.attack, path="trial.train.attack")
         self._evaluation = build_attack(spec.evaluate.attack, path="trial.evaluate.attack")
@@ -59,7 +63,7 @@ class AtmcTask(Task):
         self._model.load_state_dict(dict(start.tensors))
         ranks = None
         if spec.compress.factors == "low_rank":
-            spent = overhead_bytes(
+            spent = FIGURES_BYTES + overhead_bytes(
                 self._model, layers_to_compress(self._model), self._architecture, spec.compress, meta
             )
             ranks = low_ranks(self._model, spec.compress, spent)
@@ -99,6 +103,11 @@ class AtmcTask(Task):
                 f"trial.compress.budget_bytes = {most}: impossible, with every weight zero the artifact has "
                 f"{known.least_bytes} bytes; raise it"
             )
+        if spec.evaluate.runtime != "none":
+            try:
+                dense_costs(_architecture(spec, data), spec.evaluate.runtime)
+            except AtmcError as error:
+                raise SpecError(f"trial.evaluate.runtime = {spec.evaluate.runtime!r}: {error}") from error
 
     @classmethod
     def least(cls, spec: TrialSpec, data: Splits) -> Mapping[str, float]:
@@ -108,12 +117,14 @@ class AtmcTask(Task):
     def reference(cls, spec: TrialSpec, data: Splits) -> Mapping[str, float]:
         known = outline(_architecture(spec, data))
         weights = float(known.weights)
+        costs = dense_costs(_architecture(spec, data), spec.evaluate.runtime)
         return {
             "size_bytes": float(known.dense_bytes),
             "nnz": weights,
             "density": 1.0,
             "paper_bits": 32 * weights,
             "entropy_bits": 32 * weights,
+            **{name: float(value) for name, value in costs.items()},
         }
 
     @classmethod
@@ -146,8 +157,10 @@ class AtmcTask(Task):
             )
             report({"epoch": epoch + 1, "epochs": spec.dense.epochs, "loss": stats.loss})
         figures = _measure(spec, model.eval(), DeviceData(data.validation, place))
+        costs = running_costs(model.cpu(), _architecture(spec, data), spec.evaluate.runtime)
         facts = {
             "dense_size_bytes": dense_bytes(model),
+            **{f"dense_{name}": value for name, value in costs.items()},
             **figures.metrics("dense_"),
             **figures.intervals("dense_"),
             "dense_s": time.perf_counter() - began,
@@ -221,8 +234,12 @@ class AtmcTask(Task):
             deployed = self._deployer.deploy(self._constrained.weights, admm.centres if admm else {}, self._train)
             self._artifact, sizes = deployed.artifact, deployed.sizes
         with self._timed("measure_s"):
-            decoded = unpack(self._artifact, allow_custom_models=True).to(self._device)
+            decoded = unpack(self._artifact, allow_custom_models=True)
+            costs = running_costs(decoded, self._architecture, self.spec.evaluate.runtime)
+            decoded.to(self._device)
             figures = _measure(self.spec, decoded, self._validation)
+            correct = {"clean": figures.clean.correct, "robust": figures.robust.correct}
+            self._artifact = annotated(self._artifact, _measured(self.spec, figures.clean.n, **correct))
             # At every measurement: a scheduler may make any of them the trial's last.
             flags = self._masking_flags(decoded) if self.spec.evaluate.masking_images else None
         return {
@@ -236,6 +253,7 @@ class AtmcTask(Task):
             "dense_weights": sizes.dense_weights,
             "paper_bits": sizes.paper_bits,
             "entropy_bits": sizes.entropy_bits,
+            **costs,
             "bits_per_tensor": json.dumps(sizes.bits_per_tensor),
             "batch_norm_reestimated": deployed.batch_norm_reestimated,
         }
@@ -273,6 +291,13 @@ def _measure(spec: TrialSpec, model: nn.Module, data: DeviceData) -> Measurement
         batch_size=spec.evaluate.batch_size,
         seed=spec.evaluate.seed,
     )
+
+
+def _measured(spec: TrialSpec, images: int, clean: int = 0, robust: int = 0) -> dict[str, Any]:
+    """The figures that travel in an artifact: how many validation images are right, untouched and attacked."""
+    attack = spec.evaluate.attack.model_dump(mode="json")
+    figures = {"split": "validation", "images": images, "clean": clean, "robust": robust, "attack": attack}
+    return {"measured": figures}
 
 
 def _architecture(spec: TrialSpec, data: Splits) -> Architecture:

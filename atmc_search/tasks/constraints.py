@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -73,13 +73,13 @@ def low_ranks(model: nn.Module, settings: CompressSpec, overhead_bytes: int) -> 
         keep = l0_budget(settings, whole + sum(layer.rows * layer.columns for layer in matrices))
         ranks = ranks_by_budget(matrices, values, budget=keep - whole, value_cost=1)
         return {layer.weight: 1 for layer in matrices} if ranks is None else ranks
-    # Codes of fixed length and a codebook at 2 bytes a value; or floats, at what the dense weights take packed and one
-    # in two hundred more, as trained factors differ. Lengths and modes, by the most they take.
+    # Codes of fixed length and a codebook at 2 bytes a value; or floats, at what the dense weights take packed and
+    # 1.5 % more, as trained factors differ. Lengths and modes, by the most they take.
     value_bytes, tensor_bytes = settings.bits / 8, 32 + 2 * 2**settings.bits
     if settings.bits == 32:
-        arrays = {layer.weight: tensors[layer.weight].detach().cpu().numpy() for layer in layers}
-        value_bytes = 1.005 * encoded_bytes(arrays) / sum(array.size for array in arrays.values())
-        tensor_bytes = 32
+        dense = {layer.weight: tensors[layer.weight] for layer in layers}
+        value_bytes = 1.015 * encoded_bytes(dense, layers) / sum(tensor.numel() for tensor in dense.values())
+        tensor_bytes = 64
     left = settings.budget_bytes - overhead_bytes - whole * value_bytes
     ranks = ranks_by_budget(matrices, values, budget=left, value_cost=value_bytes, layer_cost=tensor_bytes)
     if ranks is None:
@@ -97,6 +97,7 @@ def _if_it_pays(layer: FactorisedLayer, rank: int) -> int:
 
 def codebook_for(
     weights: Weights,
+    layers: Sequence[FactorisedLayer],
     settings: CompressSpec,
     *,
     overhead_bytes: Callable[[], int],
@@ -107,6 +108,7 @@ def codebook_for(
 
     Args:
         weights: as ADMM sets in, or as they are deployed.
+        layers: that they belong to.
         settings: of the trial, bits 1 to 8.
         overhead_bytes: counts what the artifact takes beside these weights; called where there is a budget of bytes.
         centres: ADMM's, by weight name, where it has set in.
@@ -120,6 +122,7 @@ def codebook_for(
     budget = None if settings.budget_bytes is None else settings.budget_bytes - overhead_bytes()
     bits = mixed_bits(
         weights,
+        layers,
         uniform=settings.bits if budget is None else None,
         budget_bytes=budget,
         floats=settings.floats,

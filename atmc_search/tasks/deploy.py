@@ -9,13 +9,22 @@ measured, so that the file holds exactly the model whose figures are reported.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from atmc_search.artifact import Architecture, CompressedModel, SizeAccount, account, encoded_bytes, pack
+from atmc_search.artifact import (
+    Architecture,
+    CompressedModel,
+    SizeAccount,
+    account,
+    annotated,
+    folded,
+    pack,
+    smallest_forms,
+)
 from atmc_search.artifact.model import other_tensors
 from atmc_search.attacks import Attack
 from atmc_search.compress import Codebook, FactorisedLayer, Weights, half_precision, requantised
@@ -28,6 +37,8 @@ from atmc_search.training import AttackedBatches, attacked_loss, has_running_sta
 _STATISTICS_BATCHES = 16
 _CHOICE_BATCHES = 8
 _BUDGET_ROUNDS = 4
+FIGURES_BYTES = 32
+"""What the measured figures may add to the header once they are known."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,9 @@ class Deployer:
         def overhead() -> int:
             return spare_bytes + overhead_bytes(self.model, self.layers, self.architecture, settings, self.meta)
 
-        return codebook_for(weights, settings, overhead_bytes=overhead, centres=centres, seed=self.spec.seed)
+        return codebook_for(
+            weights, self.layers, settings, overhead_bytes=overhead, centres=centres, seed=self.spec.seed
+        )
 
     def deploy(self, weights: Weights, centres: Mapping[str, Tensor], train: DeviceData) -> Deployed:
         """Projects, packs and accounts.
@@ -81,16 +94,18 @@ class Deployer:
         Raises:
             TrialFailed: the file is over `budget_bytes`.
         """
-        settings, spare = self.spec.compress, 0
+        settings, spare = self.spec.compress, FIGURES_BYTES
+        weights, others = self._live(weights)
         for _ in range(_BUDGET_ROUNDS):
             codebook = None
             if settings.bits < 32:
                 codebook = self.codebook(weights, centres=centres, spare_bytes=spare)
-            compressed, anew = self._compressed(weights, centres, codebook, train)
-            artifact = pack(compressed)
-            excess = len(artifact) - (settings.budget_bytes or len(artifact))
+            compressed, anew = self._compressed(weights, others, centres, codebook, train)
+            sizes = account(compressed, codebook.bits if codebook else 32)
+            artifact = annotated(pack(compressed), {"bits": _brief(sizes.bits_per_tensor)})
+            excess = 0 if settings.budget_bytes is None else len(artifact) + FIGURES_BYTES - settings.budget_bytes
             if excess <= 0:
-                return Deployed(artifact, account(compressed, codebook.bits if codebook else 32), anew)
+                return Deployed(artifact, sizes, anew)
             if settings.bit_allocation == "uniform":
                 break
             spare += excess  # new statistics of batch norm may take more bytes than those the bits were chosen beside
@@ -98,21 +113,36 @@ class Deployer:
             f"budget_bytes = {settings.budget_bytes}: the artifact has {len(artifact)} bytes; raise it by a little"
         )
 
+    @torch.no_grad()
+    def _live(self, weights: Weights) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
+        """The tensors with zeros for all that is without effect, so that no codebook is fitted to it."""
+        live = folded(self._whole(weights, other_tensors(self.model, self.layers)))
+        kept = {
+            name: torch.where(live.weights[name].reshape(tensor.shape).to(tensor.device) == 0, 0.0, tensor.detach())
+            for name, tensor in weights.items()
+        }
+        return kept, live.others
+
     def _compressed(
-        self, weights: Weights, centres: Mapping[str, Tensor], codebook: Codebook | None, train: DeviceData
+        self,
+        weights: Weights,
+        others: Mapping[str, Tensor],
+        centres: Mapping[str, Tensor],
+        codebook: Codebook | None,
+        train: DeviceData,
     ) -> tuple[CompressedModel, bool]:
         """The model as deployed, and whether its batch norm statistics were gathered anew."""
         settings, device = self.spec.compress, train.labels.device
-        others = other_tensors(self.model, self.layers)
         projected, other = deployable(weights, others, codebook, centres, settings.floats)
-        compressed = self._assembled(projected, other)
+        compressed = smallest_forms(folded(self._whole(projected, other)))
         if settings.batch_norm == "kept" or not has_running_statistics(self.model):
             return compressed, False
         batches = AttackedBatches(train, self.attack, self.spec.threat, self.spec.train.batch_size, self.spec.seed)
         kept = compressed.materialise().to(device)
         fitted = reestimated(kept, batches, _STATISTICS_BATCHES).state_dict()
         anew = {name: fitted[name].cpu() for name in others}
-        candidate = self._assembled(projected, rounded(anew, settings.floats))
+        # From what was folded, as constants lie in its biases already.
+        candidate = smallest_forms(folded(replace(compressed, others=rounded(anew, settings.floats))))
         if settings.batch_norm == "best":
             # On training images: validation images must not choose between models of one trial.
             models = (kept, candidate.materialise().to(device))
@@ -121,8 +151,14 @@ class Deployer:
                 return compressed, False
         return candidate, True
 
-    def _assembled(self, weights: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> CompressedModel:
+    def _whole(self, weights: Weights, others: Mapping[str, Tensor]) -> CompressedModel:
         return CompressedModel.of(self.model, self.layers, self.architecture, weights, others, meta=self.meta)
+
+
+def _brief(bits: Mapping[str, int]) -> int | list[int]:
+    """Bits of all tensors for a header: one number where those that are not all zero have the same."""
+    some = {b for b in bits.values() if b}
+    return some.pop() if len(some) == 1 else list(bits.values())
 
 
 def overhead_bytes(
@@ -135,8 +171,7 @@ def overhead_bytes(
     """What an artifact takes beside its weights: header, biases, norm parameters."""
     zeros = {name: torch.zeros(shape) for layer in layers for name, shape in layer.factor_shapes.items()}
     others = rounded(other_tensors(model, layers), settings.floats)
-    empty = pack(CompressedModel.of(model, layers, architecture, zeros, others, meta=meta))
-    return len(empty) - encoded_bytes({name: tensor.numpy() for name, tensor in zeros.items()})
+    return len(pack(CompressedModel.of(model, layers, architecture, zeros, others, meta=meta)))
 
 
 @torch.no_grad()

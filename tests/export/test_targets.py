@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 import io
 import json
@@ -18,13 +20,16 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+from click.testing import CliRunner
 from torch import Tensor, nn
 
 import atmc_search
 from atmc_search.artifact import Architecture, CompressedModel, pack, read_header, unpack
+from atmc_search.channels import macs, slimmed, width
+from atmc_search.cli.artifacts import export as export_command
 from atmc_search.compress import constrained_weights, factorise
 from atmc_search.errors import ArtifactError, AtmcError
-from atmc_search.export import TARGETS, About, export
+from atmc_search.export import RUNNING, TARGETS, About, export
 from atmc_search.export.checks import TOLERANCE, check_logits, check_tensors
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -38,7 +43,6 @@ KINDS: dict[str, dict[str, Any]] = {
 """Every kind of model there is; of torchvision's ResNets the smallest. apart: by which logits may differ, if not 2e-6;
 those of this MobileNetV2 are 6e-6 from float64's already."""
 
-RUNNING = ("onnx", "torchscript")
 META = {"study": "größer", "trial": 3, "threat": ["linf", 0.1]}
 
 CUSTOM = """
@@ -143,9 +147,57 @@ def test_what_runs_gives_the_same_labels_and_logits_for_any_number_of_images(tar
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_torchscript_agrees_to_the_bit(kind: str) -> None:
-    x = images(kind, 7)
-    assert torch.equal(runner("torchscript", exported(kind, "torchscript"))(x), logits(kind, x))
+def test_torchscript_of_the_whole_model_agrees_to_the_bit(kind: str) -> None:
+    x, data = images(kind, 7), export(*opened(kind), "torchscript", slim=False)
+    assert torch.equal(runner("torchscript", data)(x), logits(kind, x))
+
+
+@pytest.mark.parametrize("target", RUNNING)
+def test_channels_without_effect_are_left_out_unless_asked_for(target: str) -> None:
+    model, about = opened("mlp")
+    dead = copy.deepcopy(model)
+    with torch.no_grad():
+        dead.net[1].weight[:4] = 0
+    slim, whole = export(dead, about, target), export(dead, about, target, slim=False)
+    assert len(whole) - len(slim) > 4 * 60 * 4  # the bytes of four rows
+    x = images("mlp", 7)
+    with torch.no_grad():
+        ours = dead(x)
+    for data in (slim, whole):
+        assert torch.allclose(runner(target, data)(x), ours, rtol=1e-5, atol=2e-6)
+    assert width(slimmed(dead, about.input_shape)) <= width(dead) - 4
+    assert macs(slimmed(dead, about.input_shape), about.input_shape) < macs(dead, about.input_shape)
+
+
+def test_the_command_says_what_it_left_out(tmp_path: Path) -> None:
+    dead = compressed("mlp", (1, 4, 5), {"hidden": [9]})
+    weights = {name: weight.clone() for name, weight in dead.weights.items()}
+    weights["net.1.weight"][:] = 1.0
+    weights["net.1.weight"][2:5] = 0.0
+    weights["net.3.weight"][:] = 1.0
+    (tmp_path / "a.atmc").write_bytes(pack(dataclasses.replace(dead, weights=weights)))
+    said = {}
+    for flags in ((), ("--whole",)):
+        words = [str(tmp_path / "a.atmc"), "--to", "torchscript", "--out", str(tmp_path / "out"), *flags]
+        outcome = CliRunner().invoke(export_command, words)
+        assert outcome.exit_code == 0, outcome.output
+        said[flags] = outcome.output.replace("\n", "").split(" bytes)")[1]
+    # 20 × 9 + 9 × 5 products before, 20 × 6 + 6 × 5 after
+    assert said == {(): "; 3 of 14 channels removed, 225 -> 150 MACs", ("--whole",): ""}
+
+
+@pytest.mark.parametrize("target", TARGETS.keys() - set(RUNNING))
+def test_what_needs_the_architecture_in_code_is_whole(target: str) -> None:
+    model, about = opened("lenet")
+    assert width(slimmed(model, about.input_shape)) < width(model)
+    assert export(model, about, target) == export(model, about, target, slim=False)
+
+
+def test_a_thin_model_that_answers_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, about = opened("mlp")
+    monkeypatch.setattr("atmc_search.export.slimmed", lambda model, shape: opened("mlp")[0].net)
+    with pytest.raises(AtmcError, match=r"off by.*or export it whole, by --whole or slim=False"):
+        export(model, about, "torchscript")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from atmc_search.artifact import Architecture
 from atmc_search.errors import DataError, SpecError
 from atmc_search.search import prepare
 from atmc_search.spec import StudySpec
+from atmc_search.tasks.cost import dense_costs
 
 MakeStudy = Callable[..., StudySpec]
 
@@ -25,6 +26,21 @@ MakeStudy = Callable[..., StudySpec]
         ({"constraints": {"clean_accuracy": {"min": 1.5}}}, r"clean_accuracy.min = 1.5: impossible, the most .* is 1;"),
         ({"constraints": {"clean_accuracy": {"max": -0.5}}}, r"clean_accuracy.max = -0.5: impossible, .* is 0;"),
         ({"constraints": {"size_bytes": {"max": 10}}}, r"size_bytes.max = 10: impossible, the least it can be is \d+;"),
+        (
+            {"objectives": {"latency_ms": "min"}},
+            "^objectives.latency_ms: .* trial.evaluate.runtime = 'none'; set trial",
+        ),
+        (
+            {"constraints": {"peak_memory_bytes": {"max": 1e6}}},
+            "^constraints.peak_memory_bytes: .*; set trial.evaluate.runtime: onnxruntime, or remove constraints",
+        ),
+        (  # some trials would measure it
+            {
+                "objectives": {"latency_ms": "min"},
+                "evaluate": {"runtime": {"choice": ["onnxruntime", "none"]}},
+            },
+            "trials do not measure it",
+        ),
         ({"task": "atcm"}, "task = 'atcm': unknown name"),
         ({"task": "json:dumbs"}, "task = 'json:dumbs': 'json' has no attribute"),
         ({"data": {"name": "digitz"}}, "trial.data.name = 'digitz': unknown name"),
@@ -102,6 +118,29 @@ def test_the_reference_point_is_the_dense_model_and_no_accuracy(make_study: Make
     tensors = [t for name, t in model.state_dict().items() if not name.endswith("num_batches_tracked")]
     dense = 4 * sum(tensor.numel() for tensor in tensors)
     assert prepared.reference == {"size_bytes": dense, "clean_accuracy": 0, "robust_accuracy": 0}
+
+
+def test_the_reference_point_is_the_largest_of_the_space(make_study: MakeStudy) -> None:
+    def reference(width: object) -> Mapping[str, float] | None:
+        objectives = {"size_bytes": "min", "macs": "min", "clean_accuracy": "max"}
+        return prepare(make_study(model={"width": width}, objectives=objectives)).reference
+
+    assert reference({"choice": [4, 9, 6]}) == reference(9) != reference(4)
+
+
+def test_costs_of_running_are_objectives_where_trials_measure_them(make_study: MakeStudy) -> None:
+    study = make_study(
+        objectives={"latency_ms": "min", "peak_memory_bytes": "min", "macs": "min"},
+        constraints={"peak_memory_bytes": {"max": 1e6}},
+        evaluate={"runtime": "onnxruntime"},
+    )
+    prepared = prepare(study)
+    assert prepared.reference is not None
+    assert prepared.reference["macs"] == 32640
+    (splits,) = prepared.data.values()
+    costs = dense_costs(Architecture("small_cnn", {"width": 4}, splits.input_shape, splits.classes), "onnxruntime")
+    assert prepared.reference == {name: costs[name] for name in study.objectives}
+    assert all(prepared.column(name).log for name in study.objectives)
 
 
 def test_a_minimised_accuracy_is_counted_from_one(make_study: MakeStudy) -> None:

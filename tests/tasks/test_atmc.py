@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from atmc_search.artifact import Architecture, read_header, unpack
-from atmc_search.artifact.coding import decode
-from atmc_search.artifact.streams import Reader
+from atmc_search.artifact.container import read_contents
 from atmc_search.attacks import build_attack
-from atmc_search.compress import FORMS, layers_to_compress
 from atmc_search.data import DeviceData, Splits
 from atmc_search.errors import SpecError, TrialFailed
 from atmc_search.measure import measure, wilson_interval
 from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks import TASKS, AtmcTask, Start, task_named
+from atmc_search.tasks.cost import running_costs
 from atmc_search.training import load_tensors, save_tensors
 
 Maker = Callable[..., TrialSpec]
@@ -45,18 +43,8 @@ def task_of(spec: TrialSpec, data: Splits, start: Start, **meta: Any) -> AtmcTas
 
 
 def factors_of(data: bytes) -> dict[str, NDArray[np.float32]]:
-    """The factors that a file holds, read by the format's description in container.py."""
-    header = read_header(data)
-    architecture = Architecture(header["model"], header["args"], tuple(header["input"]), header["classes"])
-    reader = Reader(data[9:])
-    reader.stream(1 << 16)
-    factors = {}
-    for found in layers_to_compress(architecture.build()):
-        form = FORMS[reader.bytes_(1)[0]]
-        layer = replace(found, form=form, rank=0 if form == "dense" else reader.varint())
-        for name, shape in layer.factor_shapes.items():
-            factors[name] = decode(reader, math.prod(shape))
-    return factors
+    """The factors that a file holds."""
+    return {name: tensor.numpy() for name, tensor in read_contents(data).compressed.weights.items()}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -80,7 +68,8 @@ def test_the_start_of_these_tests_has_learnt_something(tiny_start):
 def test_metrics_are_declared_columns_of_their_type(finished):
     _, _, metrics = finished
     columns = {column.name: column for column in AtmcTask.columns}
-    assert metrics.keys() == columns.keys()  # a measured epoch fills them all
+    # A measured epoch fills them all, but for those that the spec does not ask for.
+    assert metrics.keys() == {name for name, column in columns.items() if column.needs is None}
     for name, value in metrics.items():
         assert type(value) is TYPES[columns[name].kind], name
         if columns[name].kind == "string":
@@ -92,6 +81,36 @@ def test_metrics_are_declared_columns_of_their_type(finished):
 def test_the_size_is_the_file_s(finished):
     _, task, metrics = finished
     assert metrics["size_bytes"] == len(task.artifact()) < metrics["dense_size_bytes"]
+
+
+def test_a_trial_that_is_to_run_its_export_reports_what_that_costs(tiny_trial, tiny_splits, tiny_start):
+    spec = tiny_trial(evaluate={"runtime": "onnxruntime"})
+    facts = dict(tiny_start.facts) | {"dense_latency_ms": 0.5}  # the start's own travel along
+    task = task_of(spec, tiny_splits, Start(tiny_start.tensors, facts))
+    metrics = task.step()
+    assert metrics["dense_latency_ms"] == 0.5
+    assert 0 < metrics["macs"] <= metrics["dense_macs"]
+    model = unpack(task.artifact())
+    again = running_costs(model, Architecture("small_cnn", {"width": 4}, tiny_splits.input_shape, 10), "onnxruntime")
+    columns = {column.name: column for column in AtmcTask.columns}
+    asked = [name for name, column in columns.items() if column.needs and not name.startswith("dense_")]
+    assert again.keys() == {"macs", *asked}
+    assert {"latency_ms", "peak_memory_bytes"} <= set(asked)
+    for name in asked:
+        assert type(metrics[name]) is TYPES[columns[name].kind], name
+        assert f"dense_{name}" in columns
+    for name in ("macs", "peak_memory_bytes"):
+        assert metrics[name] == again[name]
+
+
+def test_a_start_that_is_to_run_its_export_and_the_reference_agree(tiny_trial, tiny_splits):
+    spec = tiny_trial(dense={"epochs": 1}, evaluate={"runtime": "onnxruntime"})
+    facts = AtmcTask.make_start(spec, tiny_splits, device="cpu", report=lambda row: None).facts
+    reference = AtmcTask.reference(spec, tiny_splits)
+    for name in ("macs", "peak_memory_bytes"):
+        assert facts[f"dense_{name}"] == reference[name]
+    assert reference["latency_ms"] > 0
+    assert AtmcTask.start_key(spec) != AtmcTask.start_key(tiny_trial(dense={"epochs": 1}))
 
 
 def test_figures_come_back_to_the_digit_from_the_file_alone(finished, tiny_splits):
@@ -331,6 +350,23 @@ def test_what_cannot_run_is_refused_in_one_line_with_its_path(tiny_trial, tiny_s
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
+def test_a_runtime_whose_packages_are_missing_is_refused(tiny_trial, tiny_splits, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)  # an import of it fails
+    model = {
+        "name": "mlp",
+        "hidden": [7],
+    }  # which no other test measures: a figure that is known is not asked for again
+    AtmcTask.check(tiny_trial(model=model), tiny_splits)
+    with pytest.raises(SpecError) as caught:
+        AtmcTask.check(tiny_trial(model=model, evaluate={"runtime": "onnxruntime"}), tiny_splits)
+    message = str(caught.value)
+    assert message.startswith("trial.evaluate.runtime = 'onnxruntime': ")
+    assert f"{package} cannot be imported" in message
+    assert "pip install 'atmc-search[export]'" in message
+    assert "\n" not in message
+
+
 def test_a_budget_of_bytes_is_impossible_below_the_empty_model_s_and_possible_from_there(tiny_trial, tiny_splits):
     def trial(budget: int) -> TrialSpec:
         return tiny_trial(compress={"bit_allocation": "mixed", "budget_bytes": budget})
@@ -364,7 +400,7 @@ def test_no_artifact_is_smaller_than_least(tiny_trial, tiny_splits, tiny_start, 
     task = task_of(spec, tiny_splits, tiny_start)
     task.step()
     least = AtmcTask.least(spec, tiny_splits)["size_bytes"]
-    assert 100 < least < len(task.artifact()) < 5 * least  # a bound, and not an empty one
+    assert 30 < least < len(task.artifact()) < 12 * least  # a bound, and not an empty one
 
 
 def test_reference_is_the_dense_model(tiny_trial, tiny_splits, tiny_start):
@@ -377,8 +413,10 @@ def test_reference_is_the_dense_model(tiny_trial, tiny_splits, tiny_start):
         "density": 1,
         "paper_bits": 32 * weights,
         "entropy_bits": 32 * weights,
+        "macs": 64 * 9 * (4 + 4 * 8) + 16 * 9 * 8 * 8 + 32 * 64 + 64 * 10,  # three convolutions, two linear layers
     }
     assert tiny_start.facts["dense_size_bytes"] == reference["size_bytes"]
+    assert tiny_start.facts["dense_macs"] == reference["macs"]
 
 
 def test_bounds_are_of_declared_metrics(tiny_trial, tiny_splits):
