@@ -501,7 +501,12 @@ def announced(data: bytes) -> int:
         header = read_header(data)
         name, shape = header["model"], tuple(header["input"])
         outside = name != OWN and ":" in name
-        if outside or len(shape) != 3 or max(map(abs, shape)) > 1 << 16 or len(str(header["args"])) > 1 << 12:
+        if (
+            outside
+            or len(shape) != 3
+            or not all(0 < side <= 1 << 16 for side in shape)
+            or len(str(header["args"])) > 1 << 12
+        ):
             return 0
         with torch.device("meta"):
             model = Architecture(name, header["args"], shape, header["classes"]).build()
