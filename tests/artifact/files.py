@@ -1,110 +1,35 @@
-"""Files made by hand: hostile ones of either format, and honest ones of format 1, which nothing else writes now."""
+"""Files made by hand, hostile ones and honest ones of format 1, by what the fuzzer makes its own of."""
 
 from __future__ import annotations
 
 import json
-import zlib
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zstandard
-from numpy.typing import NDArray
 
 from atmc_search.artifact import CompressedModel
-from atmc_search.artifact.streams import Writer
 from atmc_search.artifact.version1 import Mode
-from atmc_search.compress import FORMS
 
-Values = NDArray[np.float32]
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
+from fuzzing import handmade
+from fuzzing.handmade import Values, floats, frame, headed, sealed, stream, varint
 
-def sealed(content: bytes, version: int = 2) -> bytes:
-    """`content` behind a checksum that holds, as an attacker would write it."""
-    return b"ATMC" + bytes([version]) + zlib.crc32(content).to_bytes(4, "little") + content
+__all__ = ["floats", "frame", "sealed", "stream", "varint", "version1", "with_header"]
 
 
 def with_header(header: Any, rest: bytes = b"", version: int = 2) -> bytes:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    if version == 1:
-        return sealed(stream(text) + rest, 1)
-    writer = Writer()
-    writer.header(text)
-    return sealed(writer.getvalue() + rest)
-
-
-def frame(data: bytes, *, states_size: bool = False) -> bytes:
-    """A zstd frame without magic, dictionary and checksum."""
-    parameters = zstandard.ZstdCompressionParameters.from_level(
-        19, format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_content_size=states_size, write_checksum=0
-    )
-    return zstandard.ZstdCompressor(compression_params=parameters).compress(data)
-
-
-def varint(value: int) -> bytes:
-    writer = Writer()
-    writer.varint(value)
-    return writer.getvalue()
-
-
-# --- format 1
-
-
-def stream(data: bytes) -> bytes:
-    """By zstd where that is shorter, else as it is, behind its stored length × 2 + flag."""
-    packed = frame(data)
-    squeezed = len(packed) < len(data)
-    stored = packed if squeezed else data
-    return varint(len(stored) << 1 | squeezed) + stored
-
-
-def floats(values: Values) -> bytes:
-    with np.errstate(over="ignore"):
-        half = values.astype("<f2")
-    exact = np.array_equal(half.astype(np.float32).view(np.uint32), values.view(np.uint32))
-    return bytes([2 if exact else 4]) + stream((half if exact else values.astype("<f4")).tobytes())
-
-
-def tensor(flat: Values, mode: Mode) -> bytes:
-    """A flat tensor in this mode, which must be able to hold it."""
-    head, positions = bytes([mode]), np.flatnonzero(flat)
-    if mode is Mode.EMPTY:
-        return head
-    if mode is Mode.RAW:
-        return head + floats(flat)
-    if mode.gaps:
-        gaps = np.diff(positions, prepend=-1) - 1
-        lengths = gaps // 255 + 1
-        out = np.full(int(lengths.sum()), 255, dtype=np.uint8)
-        out[np.cumsum(lengths) - 1] = gaps % 255
-        head += stream(out.tobytes())
-    else:
-        head += stream(np.packbits(flat != 0).tobytes())
-    if not mode.coded:
-        return head + floats(flat[positions])
-    codebook, codes = np.unique(flat[positions], return_inverse=True)
-    head += bytes([len(codebook) - 1]) + floats(codebook)
-    if not mode.packed:
-        return head + stream(codes.astype(np.uint8).tobytes())
-    width = (len(codebook) - 1).bit_length()
-    bits = codes[:, None] >> np.arange(width - 1, -1, -1) & 1
-    return head + stream(np.packbits(bits.astype(np.uint8)).tobytes())
+    return sealed(headed(text, rest, version), version)
 
 
 def version1(model: CompressedModel, mode: Mode | None = None) -> bytes:
-    """A file of format 1; every tensor that can be is in `mode`, or in that which suits its number of values."""
-    arch = model.architecture
-    header = {"model": arch.name, "args": arch.args, "input": arch.input_shape, "classes": arch.classes, **model.meta}
-    body = b""
-    for layer in model.layers:
-        body += bytes([FORMS.index(layer.form)]) + (b"" if layer.form == "dense" else varint(layer.rank))
-        for name in layer.factor_shapes:
-            flat = model.weights[name].numpy().reshape(-1)
-            few = 0 < len(np.unique(flat[flat != 0])) <= 256
-            chosen = mode if mode is not None and (few or not mode.coded) else Mode.GAPS_FLOATS
-            body += tensor(flat, chosen if flat.any() else Mode.EMPTY)
-    for other in model.others.values():
-        if other.is_floating_point():
-            body += floats(other.numpy().reshape(-1))
-        else:
-            body += bytes(1) + stream(other.numpy().astype("<i8").tobytes())
-    return with_header(header, body, version=1)
+    """A file of format 1; every tensor that can be is in `mode`, all others hold gaps and floats."""
+
+    def mode_of(flat: Values) -> Mode:
+        few = len(np.unique(flat[flat != 0])) <= 256
+        return mode if mode is not None and (few or not mode.coded) else Mode.GAPS_FLOATS
+
+    return handmade.version1(model, mode_of)

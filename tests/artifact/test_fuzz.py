@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import math
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
+from files import sealed, with_header  # before `fuzzing`, which it makes importable
+from fuzzing.bombs import hostile
+from fuzzing.corpus import OWN, compressed, first_format
+from fuzzing.mutations import MUTATIONS, mutant, sources_of
+from fuzzing.verdict import NEVER, Fault, verdict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,18 +20,8 @@ from atmc_search.artifact import Architecture, CompressedModel, annotated, pack,
 from atmc_search.artifact import container as limits
 from atmc_search.artifact.coding import Encoder, Kind, Plan
 from atmc_search.artifact.coding.coder import Decoder
-from atmc_search.artifact.streams import Writer
 from atmc_search.compress import layers_to_compress
 from atmc_search.errors import ArtifactError
-
-_spec = importlib.util.spec_from_file_location(
-    "fuzz_artifact", Path(__file__).parents[2] / "scripts" / "fuzz_artifact.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-fuzz = importlib.util.module_from_spec(_spec)
-sys.modules["fuzz_artifact"] = fuzz  # its own model is named by this module
-_spec.loader.exec_module(fuzz)
 
 HONEST = {"model": "mlp", "args": {"hidden": [3]}, "input": [1, 2, 3], "classes": 2}
 
@@ -38,31 +30,25 @@ HONEST = {"model": "mlp", "args": {"hidden": [3]}, "input": [1, 2, 3], "classes"
 def files() -> list[bytes]:
     """One model of ours in every form, and one with every kind of tensor, in both formats."""
     chosen = [("mlp", {"hidden": [3]}, (1, 2, 3), form, 0.5, 3) for form in ("none", "uvc", "uvc_plain", "low_rank")]
-    chosen += [("mlp", {"hidden": [9, 4]}, (1, 2, 3), "none", 1.0, 32), (fuzz.OWN, {}, (1, 8, 8), "uvc", 0.2, 32)]
-    models = [fuzz.compressed(*each) for each in chosen]
-    return [pack(model) for model in models] + [fuzz.first_format(model, i) for i, model in enumerate(models)]
-
-
-def with_header(text: bytes, rest: bytes = b"") -> bytes:
-    writer = Writer()
-    writer.header(text)
-    return fuzz.sealed(2, writer.getvalue() + rest)
+    chosen += [("mlp", {"hidden": [9, 4]}, (1, 2, 3), "none", 1.0, 32), (OWN, {}, (1, 8, 8), "uvc", 0.2, 32)]
+    models = [compressed(*each) for each in chosen]
+    return [pack(model) for model in models] + [first_format(model, i) for i, model in enumerate(models)]
 
 
 def test_what_is_mutated_is_read_when_left_alone(files):
-    assert [fuzz.verdict(data) for data in files] == [""] * len(files)
+    assert [verdict(data) for data in files] == [""] * len(files)
 
 
-@pytest.mark.parametrize("kind", fuzz.MUTATIONS)
+@pytest.mark.parametrize("kind", MUTATIONS)
 def test_every_mutant_gives_a_model_or_is_refused(files, kind):
-    sources = fuzz.sources_of(files)
+    sources = sources_of(files)
     for index in range(20):
-        fuzz.verdict(fuzz.mutant(7, index, sources, kind)[1])
+        verdict(mutant(7, index, sources, kind)[1])
 
 
 def test_a_mutant_is_always_the_same(files):
-    sources = fuzz.sources_of(files)
-    assert [fuzz.mutant(3, i, sources) for i in range(30)] == [fuzz.mutant(3, i, sources) for i in range(30)]
+    sources = sources_of(files)
+    assert [mutant(3, i, sources) for i in range(30)] == [mutant(3, i, sources) for i in range(30)]
 
 
 @pytest.mark.parametrize("fault", [ValueError("x"), BaseException("a panic"), UserWarning("x"), ArtifactError("")])
@@ -73,15 +59,15 @@ def test_the_fuzzer_reports_what_it_looks_for(files, monkeypatch, fault):
         else:
             raise fault
 
-    monkeypatch.setattr(fuzz, "describe", broken)
-    with pytest.raises(fuzz.Fault):
-        fuzz.verdict(files[0])
+    monkeypatch.setattr("fuzzing.verdict.describe", broken)
+    with pytest.raises(Fault):
+        verdict(files[0])
 
 
 @given(content=st.binary(max_size=200), version=st.sampled_from([1, 2]))
 @settings(max_examples=60, deadline=None)
 def test_any_bytes_behind_a_valid_frame_are_refused_or_read(content, version):
-    fuzz.verdict(fuzz.sealed(version, content))
+    verdict(sealed(content, version))
 
 
 JSON = st.recursive(
@@ -94,13 +80,13 @@ JSON = st.recursive(
 @given(changes=st.dictionaries(st.sampled_from(["model", "args", "input", "classes", "x"]), JSON, max_size=3))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_header_is_refused_or_read(changes):
-    fuzz.verdict(with_header(json.dumps(HONEST | changes).encode()))
+    verdict(with_header(HONEST | changes))
 
 
 @given(rest=st.binary(max_size=120))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_bytes_after_an_honest_header_are_refused_or_read(rest):
-    fuzz.verdict(with_header(json.dumps(HONEST).encode(), b"\0" + rest))
+    verdict(with_header(HONEST, b"\0" + rest))
 
 
 # --- what was found
@@ -110,7 +96,7 @@ def test_any_bytes_after_an_honest_header_are_refused_or_read(rest):
 def test_a_header_that_describes_no_model_cannot_be_annotated(key):
     for header in ({k: v for k, v in HONEST.items() if k != key}, HONEST | {key: None}, HONEST | {key: 3.5}):
         with pytest.raises(ArtifactError, match="does not describe a model"):
-            annotated(with_header(json.dumps(header).encode()), {"x": 1})
+            annotated(with_header(header), {"x": 1})
 
 
 def test_facts_nested_too_deep_cannot_be_written(files):
@@ -141,7 +127,7 @@ def test_a_model_of_thousands_of_layers_is_refused_before_it_is_built(monkeypatc
     monkeypatch.setattr(Architecture, "build", lambda *_: pytest.fail("built"))
     header = HONEST | {"args": {"hidden": [1] * (limits.MOST_ENTRIES + 1)}}
     with pytest.raises(ArtifactError, match="1001 entries in a setting"):
-        unpack(with_header(json.dumps(header).encode()))
+        unpack(with_header(header))
 
 
 def test_no_model_is_packed_that_has_more_layers_than_are_read():
@@ -160,21 +146,21 @@ def one(shape):
 def test_steps_are_bounded_by_the_files_length_and_padding_buys_more(monkeypatch):
     monkeypatch.setattr(limits, "FREE_STEPS", 100)
     header = {"model": "mlp", "args": {"hidden": [1, 128]}, "input": [1, 1, 128], "classes": 1}
-    data = fuzz.hostile(header, "plain", Plan(Kind.FLOATS, kernel=(1, 128)), one, 0)
+    data = hostile(header, "plain", Plan(Kind.FLOATS, kernel=(1, 128)), one, 0)
     with pytest.raises(ArtifactError, match="steps to decode"):
         unpack(data)
-    unpack(fuzz.sealed(2, data[9:] + bytes(100_000)))
+    unpack(sealed(data[9:] + bytes(100_000)))
 
 
 def test_a_model_of_many_steps_is_padded_until_it_can_be_read(monkeypatch):
-    model = fuzz.compressed("mlp", {"hidden": [8, 8]}, (1, 4, 4), "uvc", 0.3, 3)
+    model = compressed("mlp", {"hidden": [8, 8]}, (1, 4, 4), "uvc", 0.3, 3)
     plain = pack(model)
     monkeypatch.setattr(limits, "FREE_STEPS", 10)
     padded = pack(model)
     assert len(padded) > len(plain)
     unpack(padded)
     with pytest.raises(ArtifactError, match="steps to decode"):
-        unpack(fuzz.sealed(2, padded[9:-16]))
+        unpack(sealed(padded[9:-16]))
 
 
 def test_encoder_and_decoder_count_the_same_steps():
@@ -201,8 +187,8 @@ def test_encoder_and_decoder_count_the_same_steps():
 
 
 def test_the_header_alone_never_imports_what_it_names():
-    for name in fuzz.NEVER:
-        data = with_header(json.dumps(HONEST | {"model": f"{name}:x"}).encode())
+    for name in NEVER:
+        data = with_header(HONEST | {"model": f"{name}:x"})
         assert read_header(data)["model"] == f"{name}:x"
         with pytest.raises(ArtifactError, match="allow_custom_models"):
             unpack(data)
