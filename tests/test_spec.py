@@ -172,7 +172,10 @@ BAD: list[tuple[str, object, list[str]]] = [
     ("trial.compress.keep", {"uniform": [0, 1]}, ["0.0", "greater than 0"]),
     ("trial.compress.bits", {"choice": [2, 12]}, ["12", "1 to 8, or 32", "choose"]),
     ("trial.compress.bits", {"int_uniform": [4, 9]}, ["9", "1 to 8, or 32"]),
-    ("trial.train.lr_schedule", {"choice": ["cosine", "cosin"]}, ["'cosin'", "'cosine' or 'constant'"]),
+    ("trial.train.lr_schedule", {"choice": ["cosine", "cosin"]}, ["'cosin'", "'cosine', 'linear' or 'constant'"]),
+    ("trial.train.clip_norm", 0.0, ["0.0", "greater than 0"]),
+    ("trial.train", {"epochs": 9, "warmup": 9}, ["warmup of 9 epochs", "within epochs: 9", "lower it"]),
+    ("trial.train", {"epochs": 2, "momentum": 0.0, "nesterov": True}, ["nesterov needs momentum", "remove nesterov"]),
     # values out of range
     ("trial.compress.bits", 12, ["12", "1 to 8, or 32", "choose"]),
     ("trial.compress.bits", 0, ["0", "greater than or equal to 1"]),

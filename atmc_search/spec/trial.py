@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -64,11 +64,28 @@ class StageSpec(Section):
 
     epochs: int = Field(ge=1, description="passes over the training images")
     lr: float = Field(0.05, gt=0, description="peak learning rate")
-    lr_schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate over the stage")
+    lr_schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="learning rate over the stage: to 0 by half a cosine or a line, or constant"
+    )
+    warmup: float = Field(0.0, ge=0, description="epochs in which the learning rate rises from 0 to lr, in a line")
     batch_size: int = Field(128, ge=1, description="images a step")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
+    nesterov: bool = Field(False, description="Nesterov's momentum in place of the plain one")
+    clip_norm: float | None = Field(
+        None,
+        gt=0,
+        description="the loss's gradient over all parameters is scaled to at most this norm; default: as it is",
+    )
     weight_decay: float = Field(1e-4, ge=0, description="of SGD")
     attack: Component = Field(Component(name="pgd", steps=7), description="the inner maximisation")
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum and momentum is 0; raise it, or remove nesterov")
+        if self.warmup and self.warmup >= self.epochs:
+            raise ValueError(f"warmup of {self.warmup:g} epochs does not end within epochs: {self.epochs}; lower it")
+        return self
 
 
 class DenseSpec(StageSpec):

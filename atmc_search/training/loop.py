@@ -128,6 +128,8 @@ def train_epoch(
             loss = F.cross_entropy(logits, y)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            if stage.clip_norm is not None:  # before ADMM's pull, which is to stay as strong at a step of large loss
+                nn.utils.clip_grad_norm_(model.parameters(), stage.clip_norm)
             if constrained is not None:
                 constrained.before_step(step / total)
             optimizer.step()
@@ -145,15 +147,30 @@ def train_epoch(
 def make_optimizer(model: nn.Module, stage: StageSpec) -> torch.optim.SGD:
     """SGD with momentum and weight decay over all parameters, as in [C]."""
     return torch.optim.SGD(
-        model.parameters(), lr=stage.lr, momentum=stage.momentum, weight_decay=stage.weight_decay, nesterov=False
+        model.parameters(),
+        lr=stage.lr,
+        momentum=stage.momentum,
+        weight_decay=stage.weight_decay,
+        nesterov=stage.nesterov,
     )
 
 
 def learning_rate(stage: StageSpec, progress: float) -> float:
-    """The learning rate after a share `progress` of the stage's steps: half a cosine from lr to 0, or constant."""
-    if stage.lr_schedule == "constant":
-        return stage.lr
-    return stage.lr * 0.5 * (1 + math.cos(math.pi * progress))
+    """The learning rate after a share `progress` of the stage's steps.
+
+    A line from 0 to lr over `warmup` epochs; over the rest lr, or half a cosine or a line from lr to 0.
+    """
+    warmup = stage.warmup / stage.epochs
+    if progress < warmup:
+        return stage.lr * progress / warmup
+    rest = (progress - warmup) / (1 - warmup)
+    match stage.lr_schedule:
+        case "constant":
+            return stage.lr
+        case "linear":
+            return stage.lr * (1 - rest)
+        case "cosine":
+            return stage.lr * 0.5 * (1 + math.cos(math.pi * rest))
 
 
 def make_repeatable() -> None:

@@ -11,7 +11,7 @@ import torch
 from pydantic import PrivateAttr
 from torch import Tensor, nn
 
-from atmc_search.attacks import FGSM, PGD, Attack
+from atmc_search.attacks import FGSM, PGD, Attack, perturb
 from atmc_search.compress import Codebook, GlobalL0, constrained_weights, factorise
 from atmc_search.data import DeviceData, ImageSet, Splits
 from atmc_search.errors import TrialFailed
@@ -84,11 +84,35 @@ def train(
         ("cosine", 0.5, 0.5),
         ("cosine", 2 / 3, 0.25),
         ("cosine", 1.0, 0),
+        ("linear", 0.0, 1),
+        ("linear", 0.3, 0.7),
+        ("linear", 1.0, 0),
     ],
 )
-def test_learning_rate_is_half_a_cosine_or_constant(schedule, progress, share):
+def test_learning_rate_is_half_a_cosine_a_line_or_constant(schedule, progress, share):
     stage = StageSpec(epochs=1, lr=0.4, lr_schedule=schedule)
     assert learning_rate(stage, progress) == pytest.approx(0.4 * share, abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_warmup_and_schedule_are_torch_s_one_after_the_other(schedule):
+    """12 steps of warmup out of 40: 4 epochs of 10 steps, of which 1.2 warm up."""
+    lr_scheduler = torch.optim.lr_scheduler
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.4)
+    parts = {
+        "constant": lambda: lr_scheduler.ConstantLR(optimizer, 1.0),
+        "linear": lambda: lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=28),
+        "cosine": lambda: lr_scheduler.CosineAnnealingLR(optimizer, 28),
+    }
+    rising = lr_scheduler.LinearLR(optimizer, 1e-9, 1.0, total_iters=12)
+    reference = lr_scheduler.SequentialLR(optimizer, [rising, parts[schedule]()], milestones=[12])
+    expected = []
+    for _ in range(40):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        reference.step()
+    stage = StageSpec(epochs=4, lr=0.4, lr_schedule=schedule, warmup=1.2)
+    assert [learning_rate(stage, step / 40) for step in range(40)] == pytest.approx(expected, abs=1e-8)
 
 
 def test_the_rate_falls_with_every_step_over_all_epochs(digits):
@@ -103,12 +127,54 @@ def test_the_rate_falls_with_every_step_over_all_epochs(digits):
     assert rates == pytest.approx([0.05 * (1 + math.cos(math.pi * i / steps)) for i in range(steps)])
 
 
-def test_the_optimizer_is_sgd_over_every_parameter():
-    stage = StageSpec(epochs=1, lr=0.1, momentum=0.8, weight_decay=0.01)
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_optimizer_is_sgd_over_every_parameter(nesterov):
+    stage = StageSpec(epochs=1, lr=0.1, momentum=0.8, weight_decay=0.01, nesterov=nesterov)
     model = fresh()
     (group,) = make_optimizer(model, stage).param_groups
     assert [id(p) for p in group["params"]] == [id(p) for p in model.parameters()]
-    assert (group["lr"], group["momentum"], group["weight_decay"], group["nesterov"]) == (0.1, 0.8, 0.01, False)
+    assert (group["lr"], group["momentum"], group["weight_decay"], group["nesterov"]) == (0.1, 0.8, 0.01, nesterov)
+
+
+def test_by_default_an_epoch_is_plain_sgd_on_a_cosine_to_the_bit(digits):
+    stage = StageSpec(epochs=2, lr=0.05, batch_size=64)
+    model, reference = fresh(), fresh()
+    found = train(model, digits, stage)
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+    for epoch in range(2):
+        total = torch.zeros(())
+        with seeded(CPU, 0, "train", epoch) as generator:
+            for i, (x, y) in enumerate(digits.batches(64, generator)):
+                optimizer.param_groups[0]["lr"] = 0.05 * 0.5 * (1 + math.cos(math.pi * ((epoch * 4 + i) / 8)))
+                loss = nn.functional.cross_entropy(
+                    reference(perturb(PGD(steps=2), reference, x, y, THREAT, generator)), y
+                )
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total += loss.detach() * len(y)
+        assert found[epoch].loss == float(total) / 256
+    for name, tensor in reference.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("norm", [1e-3, 0.5, 1e6])
+def test_clipping_scales_the_gradient_of_all_parameters_to_the_norm(digits, norm):
+    """One step from rest at rate 1: the weights move by the gradient, which torch clips in the reference."""
+    stage = StageSpec(epochs=1, lr=1.0, batch_size=1000, momentum=0.0, weight_decay=0.0, clip_norm=norm)
+    model, reference = fresh("mlp", hidden=[6]), fresh("mlp", hidden=[6])
+    with seeded(CPU, 0, "train", 0) as generator:
+        ((x, y),) = digits.batches(1000, generator)
+        x_adv = perturb(PGD(steps=2), reference, x, y, THREAT, generator)
+    nn.functional.cross_entropy(reference(x_adv), y).backward()
+    whole = float(torch.cat([p.grad.reshape(-1) for p in reference.parameters()]).norm())
+    nn.utils.clip_grad_norm_(reference.parameters(), norm)
+    before = [p.detach().clone() for p in model.parameters()]
+    train(model, digits, stage)
+    moved = [old - new.detach() for old, new in zip(before, model.parameters(), strict=True)]
+    for step, parameter in zip(moved, reference.parameters(), strict=True):
+        assert torch.allclose(step, parameter.grad, atol=1e-6)
+    assert float(torch.cat([step.reshape(-1) for step in moved]).norm()) == pytest.approx(min(norm, whole), rel=1e-3)
 
 
 # --- seeds
