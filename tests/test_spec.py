@@ -173,6 +173,12 @@ BAD: list[tuple[str, object, list[str]]] = [
     ("trial.compress.bits", {"choice": [2, 12]}, ["12", "1 to 8, or 32", "choose"]),
     ("trial.compress.bits", {"int_uniform": [4, 9]}, ["9", "1 to 8, or 32"]),
     ("trial.train.lr_schedule", {"choice": ["cosine", "cosin"]}, ["'cosin'", "'cosine', 'linear' or 'constant'"]),
+    ("trial.train.eps", -0.1, ["-0.1", "greater than or equal to 0"]),
+    (
+        "trial",
+        example()["trial"] | {"dense": {"epochs": 1, "eps": 8}},
+        ["dense.eps 8 lets every pixel", "8/255 write 0.03137"],
+    ),
     ("trial.train.clip_norm", 0.0, ["0.0", "greater than 0"]),
     ("trial.train", {"epochs": 9, "warmup": 9}, ["warmup of 9 epochs", "within epochs: 9", "lower it"]),
     ("trial.train", {"epochs": 2, "momentum": 0.0, "nesterov": True}, ["nesterov needs momentum", "remove nesterov"]),

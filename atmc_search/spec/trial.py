@@ -78,6 +78,9 @@ class StageSpec(Section):
     )
     weight_decay: float = Field(1e-4, ge=0, description="of SGD")
     attack: Component = Field(Component(name="pgd", steps=7), description="the inner maximisation")
+    eps: float | None = Field(
+        None, ge=0, description="radius of this attack; default: the threat's, which is what is measured in any case"
+    )
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -86,6 +89,10 @@ class StageSpec(Section):
         if self.warmup and self.warmup >= self.epochs:
             raise ValueError(f"warmup of {self.warmup:g} epochs does not end within epochs: {self.epochs}; lower it")
         return self
+
+    def trained_against(self, threat: ThreatModel) -> ThreatModel:
+        """The threat that images are made for in training: `threat`, with this stage's own radius if it has one."""
+        return threat if self.eps is None else threat.model_copy(update={"eps": self.eps})
 
 
 class DenseSpec(StageSpec):
@@ -181,12 +188,14 @@ class TrialSpec(Section):
     @field_validator("threat")
     @classmethod
     def _in_the_unit_of_pixels(cls, threat: ThreatModel) -> ThreatModel:
-        if threat.norm == "linf" and threat.eps > 1:
-            raise ValueError(
-                f"eps {threat.eps:g} lets every pixel be anything, as pixels are in [0, 1]; "
-                f"for {threat.eps:g}/255 write {threat.eps / 255:.4g}"
-            )
+        _refuse_bytes(threat, "eps")
         return threat
+
+    @model_validator(mode="after")
+    def _stages_in_the_unit_of_pixels(self) -> TrialSpec:
+        for name, stage in (("dense", self.dense), ("train", self.train)):
+            _refuse_bytes(stage.trained_against(self.threat), f"{name}.eps")
+        return self
 
     @field_validator("method")
     @classmethod
@@ -207,3 +216,11 @@ class TrialSpec(Section):
                         "remove it, or the method"
                     )
         return self
+
+
+def _refuse_bytes(threat: ThreatModel, name: str) -> None:
+    if threat.norm == "linf" and threat.eps > 1:
+        raise ValueError(
+            f"{name} {threat.eps:g} lets every pixel be anything, as pixels are in [0, 1]; "
+            f"for {threat.eps:g}/255 write {threat.eps / 255:.4g}"
+        )

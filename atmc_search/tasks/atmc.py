@@ -152,7 +152,7 @@ class AtmcTask(Task):
                 seed=spec.dense.seed,
                 label="dense",
                 attack=attack,
-                threat=spec.threat,
+                threat=spec.dense.trained_against(spec.threat),
                 augment=_augmentation(spec),
             )
             report({"epoch": epoch + 1, "epochs": spec.dense.epochs, "loss": stats.loss})
@@ -178,7 +178,7 @@ class AtmcTask(Task):
                 seed=self.spec.seed,
                 label="train",
                 attack=self._attack,
-                threat=self.spec.threat,
+                threat=self.spec.train.trained_against(self.spec.threat),
                 constrained=self._constrained,
                 augment=_augmentation(self.spec),
             )

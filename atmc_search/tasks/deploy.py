@@ -137,7 +137,9 @@ class Deployer:
         compressed = smallest_forms(folded(self._whole(projected, other)))
         if settings.batch_norm == "kept" or not has_running_statistics(self.model):
             return compressed, False
-        batches = AttackedBatches(train, self.attack, self.spec.threat, self.spec.train.batch_size, self.spec.seed)
+        stage = self.spec.train
+        threat = stage.trained_against(self.spec.threat)
+        batches = AttackedBatches(train, self.attack, threat, stage.batch_size, self.spec.seed)
         kept = compressed.materialise().to(device)
         fitted = reestimated(kept, batches, _STATISTICS_BATCHES).state_dict()
         anew = {name: fitted[name].cpu() for name in others}

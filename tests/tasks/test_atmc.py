@@ -217,6 +217,30 @@ def test_a_diverging_trial_fails_with_a_reason(tiny_trial, tiny_splits, tiny_sta
         task.step()
 
 
+@pytest.mark.parametrize("stage", ["dense", "train"])
+def test_a_stage_s_own_eps_is_the_radius_of_its_attack_and_figures_stay_those_of_the_threat(
+    tiny_trial, tiny_splits, tiny_start, stage
+):
+    """With eps 0.07 beside a threat of 0.05 a stage learns what it learns at a threat of 0.07."""
+
+    def learnt(**changes: Any) -> tuple[dict[str, torch.Tensor], float]:
+        spec = tiny_trial(**changes)
+        if stage == "dense":
+            start = AtmcTask.make_start(spec, tiny_splits, device="cpu", report=lambda row: None)
+            return dict(start.tensors), start.facts["dense_robust_accuracy"]
+        task = task_of(spec, tiny_splits, tiny_start)
+        robust = task.step()["robust_accuracy"]
+        return {name: tensor for name, tensor in task.state_dict()[0].items() if name.startswith("model/")}, robust
+
+    own = {"epochs": 2, "lr": 0.05}  # enough for figures that tell the two radii of measuring apart
+    apart, measured = learnt(**{stage: own | {"eps": 0.07}})
+    wider, other = learnt(**{stage: own}, threat={"eps": 0.07})
+    same, _ = learnt(**{stage: own})
+    assert all(torch.equal(apart[name], wider[name]) for name in wider)
+    assert any(not torch.equal(apart[name], same[name]) for name in same)
+    assert measured > other  # the smaller threat's, on equal weights
+
+
 # --- resuming
 
 TIMES = re.compile(r".*_s$")
