@@ -93,11 +93,11 @@ def _fields_at(model: type[BaseModel], loc: Sequence[str]) -> list[str]:
         if get_origin(current) is dict:
             current = get_args(current)[1]
         else:
-            field = current.model_fields.get(part)
+            field = next((f for name, f in current.model_fields.items() if part == (f.alias or name)), None)
             current = field and field.annotation
         if get_origin(current) is not dict:  # then a section, or an optional one
             parts = (current, *get_args(current))
             current = next((kind for kind in parts if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
         if current is None:
             return []
-    return list(current.model_fields) if hasattr(current, "model_fields") else []
+    return [field.alias or name for name, field in getattr(current, "model_fields", {}).items()]

@@ -61,12 +61,12 @@ METHODS: Mapping[str, Method] = {
             **_NO_RANKS,
             **_NO_BYTES,
         },
-        _OF_CODEBOOKS,
+        (*_OF_CODEBOOKS, "compress.schedule"),
     ),
     "ap": Method(
         "adversarial pruning: pruned once by magnitude, fine-tuned adversarially with the mask fixed",
         {"compress.factors": "none", "compress.pruning": "one_shot", **_NO_CODEBOOK, **_NO_RANKS, **_NO_BYTES},
-        _OF_CODEBOOKS,
+        (*_OF_CODEBOOKS, "compress.schedule"),
     ),
     "al0": Method(
         "adversarial training with ℓ0 projection at every step",
@@ -76,7 +76,7 @@ METHODS: Mapping[str, Method] = {
     "alr": Method(
         "adversarial training of low-rank layers W = UV, ranks from the singular values of all layers together",
         {"compress.factors": "low_rank", "compress.pruning": "none", **_NO_CODEBOOK},
-        _OF_CODEBOOKS,
+        (*_OF_CODEBOOKS, "compress.schedule"),
     ),
     "atmc_32": Method(
         "ATMC without codebooks: W = UV + C under one ℓ0 budget",

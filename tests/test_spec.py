@@ -173,6 +173,15 @@ BAD: list[tuple[str, object, list[str]]] = [
     ("trial.compress.bits", {"choice": [2, 12]}, ["12", "1 to 8, or 32", "choose"]),
     ("trial.compress.bits", {"int_uniform": [4, 9]}, ["9", "1 to 8, or 32"]),
     ("trial.train.lr_schedule", {"choice": ["cosine", "cosin"]}, ["'cosin'", "'cosine', 'linear' or 'constant'"]),
+    ("trial.compress.schedule", {"name": "cubic", "form": 0.1}, ["form: unknown key", "did you mean 'from'", "freeze"]),
+    ("trial.compress.schedule", {"name": "cubic", "begin": 0.1}, ["begin: unknown key", "from, name, to"]),
+    (
+        "trial.compress.schedule",
+        {"name": "cubic", "to": 0.9, "freeze": 0.8},
+        ["to 0.9 and freeze 0.8 are out of order"],
+    ),
+    ("trial.compress.schedule", {"name": "linear"}, ["'linear'", "'cubic'"]),
+    ("trial.compress", {"keep": 0.1, "pruning": "none", "schedule": {"name": "cubic"}}, ["pruning is none; remove"]),
     ("trial.train.eps", -0.1, ["-0.1", "greater than or equal to 0"]),
     (
         "trial",

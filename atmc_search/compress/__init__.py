@@ -19,12 +19,14 @@ from atmc_search.compress.factors import (
 )
 from atmc_search.compress.l0 import GlobalL0, largest
 from atmc_search.compress.ranks import ranks_by_budget, ranks_by_energy, spectra
+from atmc_search.compress.schedule import CubicSchedule
 from atmc_search.compress.support import FixedSupport
 
 __all__ = [
     "FORMS",
     "Codebook",
     "Constraint",
+    "CubicSchedule",
     "FactorForm",
     "FactorisedLayer",
     "FixedSupport",

@@ -86,7 +86,7 @@ class StageSpec(Section):
     def _together(self) -> Self:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs momentum and momentum is 0; raise it, or remove nesterov")
-        if self.warmup and self.warmup >= self.epochs:
+        if self.epochs and self.warmup >= self.epochs:
             raise ValueError(f"warmup of {self.warmup:g} epochs does not end within epochs: {self.epochs}; lower it")
         return self
 
@@ -98,11 +98,36 @@ class StageSpec(Section):
 class DenseSpec(StageSpec):
     """The dense adversarially trained start, made once per distinct dense spec of a study."""
 
+    epochs: int = Field(
+        ge=0, description="passes over the training images; 0: trials start from the initial weights, untrained"
+    )
     seed: int = Field(0, ge=0, description="seed of initial weights, data order and attacks")
 
 
 class TrainSpec(StageSpec):
     """Training under the compression constraints."""
+
+
+class ScheduleSpec(Section):
+    """How the ℓ0 budget comes down to `keep` during training, in shares of it (arXiv 1710.01878)."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    name: Literal["cubic"] = Field(
+        description="what is left to prune falls with the third power of what is left of time"
+    )
+    begin: float = Field(0.05, ge=0, lt=1, alias="from", description="share of training from which the budget shrinks")
+    end: float = Field(0.55, gt=0, le=1, alias="to", description="share of training from which it is that of keep")
+    freeze: float = Field(1.0, gt=0, le=1, description="share of training after which the support is fixed; 1: never")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ScheduleSpec:
+        if not self.begin < self.end <= self.freeze:
+            raise ValueError(
+                f"from {self.begin:g}, to {self.end:g} and freeze {self.freeze:g} are out of order; "
+                "let from be below to, and freeze not below to"
+            )
+        return self
 
 
 class CompressSpec(Section):
@@ -115,6 +140,12 @@ class CompressSpec(Section):
     pruning: Literal["projected", "one_shot", "none"] = Field(
         "projected",
         description="to the ℓ0 budget: at every step; once before training, mask fixed; or not at all",
+    )
+    schedule: ScheduleSpec | None = Field(
+        None,
+        description="of projected pruning: {name: cubic, from: 0.05, to: 0.55, freeze: 1} shrinks the budget from all "
+        "entries to keep between these shares of training; default: keep from the first step. Every measurement is of "
+        "the weights projected to keep",
     )
     keep: float = Field(
         gt=0, le=1, description="non-zeros that survive (low_rank: entries of factors), as a share of the dense weights"
@@ -152,6 +183,8 @@ class CompressSpec(Section):
             raise ValueError(f"energy sets the ranks of low_rank and factors is {self.factors}; remove energy")
         if self.energy is not None and self.budget_bytes is not None and self.bit_allocation == "uniform":
             raise ValueError("energy and budget_bytes both set the ranks; keep one of them")
+        if self.schedule is not None and self.pruning != "projected":
+            raise ValueError(f"schedule is of projected pruning and pruning is {self.pruning}; remove schedule")
         if self.budget_bytes is not None and self.factors != "low_rank" and self.bit_allocation == "uniform":
             raise ValueError("budget_bytes needs something to set; use factors low_rank or bit_allocation mixed")
         return self

@@ -26,7 +26,7 @@ from atmc_search.measure import Measurement, masking_checks, measure
 from atmc_search.results import ATMC_COLUMNS, Column
 from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks.base import Report, Start, Task
-from atmc_search.tasks.constraints import l0_budget, low_ranks, pruning_of
+from atmc_search.tasks.constraints import l0_budget, low_ranks, pruning_of, schedule_of
 from atmc_search.tasks.cost import dense_costs, running_costs
 from atmc_search.tasks.deploy import FIGURES_BYTES, Deployer, overhead_bytes
 from atmc_search.tasks.outline import dense_bytes, dense_weights, outline
@@ -76,8 +76,9 @@ class AtmcTask(Task):
             pruning_of(spec.compress, weights, dense_weights(self._layers)),
             self._deployer.codebook if spec.compress.bits < 32 else None,
             spec.compress,
+            schedule_of(spec.compress, weights, dense_weights(self._layers)),
         )
-        self._constrained.project()  # training starts within what is allowed
+        self._constrained.project(0.0)  # training starts within what is allowed
         self._optimizer = make_optimizer(self._model, spec.train)
         self._seconds = {"train_s": 0.0, "pack_s": 0.0, "measure_s": 0.0}
         self._artifact: bytes | None = None
@@ -231,7 +232,7 @@ class AtmcTask(Task):
         """Projects, packs, decodes, and measures what was decoded."""
         with self._timed("pack_s"):
             admm = self._constrained.admm
-            deployed = self._deployer.deploy(self._constrained.weights, admm.centres if admm else {}, self._train)
+            deployed = self._deployer.deploy(self._constrained.final(), admm.centres if admm else {}, self._train)
             self._artifact, sizes = deployed.artifact, deployed.sizes
         with self._timed("measure_s"):
             decoded = unpack(self._artifact, allow_custom_models=True)

@@ -10,6 +10,7 @@ from atmc_search.artifact import encoded_bytes, mixed_bits
 from atmc_search.compress import (
     Codebook,
     Constraint,
+    CubicSchedule,
     FactorisedLayer,
     FixedSupport,
     GlobalL0,
@@ -44,6 +45,19 @@ def pruning_of(settings: CompressSpec, weights: Weights, dense_weights: int) -> 
         return budget
     pruned, _ = budget.project(weights, None)
     return FixedSupport.of(pruned)
+
+
+def schedule_of(settings: CompressSpec, weights: Weights, dense_weights: int) -> CubicSchedule | None:
+    """The schedule of the ℓ0 budget; None where it is the same in all of training. Arguments as of `pruning_of`."""
+    if settings.schedule is None:
+        return None
+    return CubicSchedule(
+        entries=sum(tensor.numel() for tensor in weights.values()),
+        k=l0_budget(settings, dense_weights),
+        begin=settings.schedule.begin,
+        end=settings.schedule.end,
+        freeze=settings.schedule.freeze,
+    )
 
 
 def low_ranks(model: nn.Module, settings: CompressSpec, overhead_bytes: int) -> dict[str, int]:

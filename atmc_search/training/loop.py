@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atmc_search.attacks import Attack, perturb
-from atmc_search.compress import Codebook, Constraint, Weights
+from atmc_search.compress import Codebook, Constraint, CubicSchedule, FixedSupport, Weights
 from atmc_search.data import DeviceData
 from atmc_search.errors import TrialFailed
 from atmc_search.spec import CompressSpec, StageSpec, ThreatModel
@@ -38,9 +38,10 @@ class Constrained:
 
     Attributes:
         weights: the constrained parameters by name.
-        pruning: projected onto after every step: the ℓ0 budget, or a support fixed before training. None: not pruned.
+        pruning: what the weights end within: the ℓ0 budget, or a support fixed before training. None: not pruned.
         codebook: gives the codebook constraint for the weights as they are when ADMM sets in; None: no codebook.
         settings: when ADMM sets in, and how hard it pulls.
+        schedule: of the budget that weights are projected onto after every step; None: `pruning`, from the start.
         admm: its state, once it has set in.
     """
 
@@ -48,30 +49,45 @@ class Constrained:
     pruning: Constraint[None] | None
     codebook: Callable[[Weights], Codebook] | None
     settings: CompressSpec
+    schedule: CubicSchedule | None = None
     admm: AdmmState | None = None
+    frozen: FixedSupport | None = None
 
     def before_step(self, progress: float) -> None:
         """Adds the ADMM penalty to the gradients. `progress`: share of the stage's steps that are done."""
+        if self.schedule is not None and self.schedule.frozen(progress):
+            self.frozen = FixedSupport.of(self.weights)  # from the weights at every step: nothing to store for a resume
         if self.codebook is None or progress < self.settings.codebook_from:
             return
         if self.admm is None:
             refuse_divergence(self.weights)
-            self.admm = admm_start(self.weights, self.codebook(self.weights))
+            self.admm = admm_start(self.weights, self.codebook(self.final()))
         add_penalty(self.weights, self.admm, self.settings.rho)
 
-    def after_step(self, step: int) -> None:
-        """Projects onto what is allowed; every `dual_every` steps the duals follow."""
-        self.project()
+    def after_step(self, step: int, progress: float) -> None:
+        """Projects onto what is allowed; every `dual_every` steps the duals follow. `progress`: with this step."""
+        self.project(progress)
         if self.admm is not None and (step + 1) % self.settings.dual_every == 0:
             self.admm = admm_update(self.weights, self.admm)
 
     @torch.no_grad()
-    def project(self) -> None:
-        if self.pruning is None:
+    def project(self, progress: float) -> None:
+        """Moves the weights onto what is allowed after a share `progress` of training."""
+        allowed: Constraint[None] | None = self.pruning
+        if self.schedule is not None:
+            allowed = self.frozen or self.schedule.budget(progress)
+        if allowed is None:
             return
-        projected, _ = self.pruning.project(self.weights, None)
+        projected, _ = allowed.project(self.weights, None)
         for name, weight in self.weights.items():
             weight.copy_(projected[name])
+
+    @torch.no_grad()
+    def final(self) -> Weights:
+        """The weights within what they are to end with, whatever a schedule still allows them: what is deployed."""
+        if self.schedule is None or self.pruning is None:
+            return self.weights
+        return self.pruning.project(self.weights, None)[0]
 
 
 def train_epoch(
@@ -134,7 +150,7 @@ def train_epoch(
                 constrained.before_step(step / total)
             optimizer.step()
             if constrained is not None:
-                constrained.after_step(step)
+                constrained.after_step(step, (step + 1) / total)
             images += len(y)
             loss_sum += loss.detach() * len(y)
             hits += (logits.detach().argmax(1) == y).sum()

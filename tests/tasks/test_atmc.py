@@ -38,6 +38,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
+CUBIC = {"name": "cubic", "from": 0.1, "to": 0.6, "freeze": 0.9}
+
+
 def task_of(spec: TrialSpec, data: Splits, start: Start, **meta: Any) -> AtmcTask:
     return AtmcTask(spec, data, start, device="cpu", meta=meta)
 
@@ -217,6 +220,28 @@ def test_a_diverging_trial_fails_with_a_reason(tiny_trial, tiny_splits, tiny_sta
         task.step()
 
 
+@pytest.mark.parametrize("factors", ["none", "uvc", "uvc_plain"])
+def test_under_a_schedule_every_measured_file_is_within_the_final_budget(tiny_trial, tiny_splits, tiny_start, factors):
+    compress = {"factors": factors, "schedule": CUBIC, "codebook_from": 0.0, "keep": 0.1}
+    task = task_of(tiny_trial(train={"epochs": 4}, compress=compress), tiny_splits, tiny_start)
+    while not task.done:
+        metrics = task.step()
+        held = sum(int(t.count_nonzero()) for n, t in task.state_dict()[0].items() if n.startswith("copies/"))
+        budget = round(0.1 * metrics["dense_weights"])
+        assert 0 < metrics["nnz"] <= budget
+        assert (held > budget) == (task.epoch < 3)  # training itself comes down to it between epochs two and three
+
+
+def test_without_dense_epochs_trials_start_from_the_initial_weights(tiny_trial, tiny_splits):
+    spec = tiny_trial(dense={"epochs": 0, "seed": 3}, train={"epochs": 2}, compress={"schedule": CUBIC})
+    start = AtmcTask.make_start(spec, tiny_splits, device="cpu", report=lambda row: None)
+    mean, std = tiny_splits.channel_stats()
+    initial = Architecture("small_cnn", {"width": 4}, tiny_splits.input_shape, 10).build(mean, std, seed=3)
+    assert all(torch.equal(start.tensors[name], tensor) for name, tensor in initial.state_dict().items())
+    task = task_of(spec, tiny_splits, start)
+    assert task.step()["loss"] > task.step()["loss"]
+
+
 @pytest.mark.parametrize("stage", ["dense", "train"])
 def test_a_stage_s_own_eps_is_the_radius_of_its_attack_and_figures_stay_those_of_the_threat(
     tiny_trial, tiny_splits, tiny_start, stage
@@ -268,6 +293,8 @@ def resumed(spec: TrialSpec, data: Splits, start: Start, path: Path, after: int)
         ({"factors": "none", "bits": 5, "keep": 0.6}, 2, True),  # where earlier centres are a better start than others
         ({"factors": "uvc", "codebook_from": 0.7}, 2, False),
         ({"factors": "none", "bits": 32}, 1, False),
+        ({"factors": "none", "schedule": CUBIC}, 2, True),
+        ({"factors": "uvc", "schedule": CUBIC, "bits": 32}, 1, False),
     ],
 )
 def test_a_resumed_trial_goes_on_to_the_bit(tiny_trial, tiny_splits, tiny_start, tmp_path, compress, after, admm):

@@ -12,7 +12,7 @@ from pydantic import PrivateAttr
 from torch import Tensor, nn
 
 from atmc_search.attacks import FGSM, PGD, Attack, perturb
-from atmc_search.compress import Codebook, GlobalL0, constrained_weights, factorise
+from atmc_search.compress import Codebook, CubicSchedule, GlobalL0, constrained_weights, factorise
 from atmc_search.data import DeviceData, ImageSet, Splits
 from atmc_search.errors import TrialFailed
 from atmc_search.models import build_model
@@ -342,8 +342,8 @@ class Counted(Constrained):
 
     counts: list[int] = field(default_factory=list)
 
-    def after_step(self, step: int) -> None:
-        super().after_step(step)
+    def after_step(self, step: int, progress: float) -> None:
+        super().after_step(step, progress)
         self.counts.append(sum(int(torch.count_nonzero(w)) for w in self.weights.values()))
 
 
@@ -370,6 +370,31 @@ def test_after_every_step_all_factors_together_keep_the_budget(
     assert constrained.admm is not None
 
 
+@pytest.mark.parametrize("factors", ["none", "uvc", "uvc_plain"])
+def test_a_schedule_s_budget_is_kept_after_every_step_and_the_support_stands_still_once_frozen(
+    digits, tiny_trial, factors
+):
+    model = fresh()
+    constrained = bound(model, tiny_trial(compress={"bits": 32}), factors)
+    entries, k = sum(w.numel() for w in constrained.weights.values()), constrained.pruning.k
+    constrained.schedule = CubicSchedule(entries=entries, k=k, begin=0.25, end=0.625, freeze=0.75)
+    supports: list[Tensor] = []
+    after = constrained.after_step
+
+    def noted(step: int, progress: float) -> None:
+        after(step, progress)
+        supports.append(torch.cat([w.detach().reshape(-1) != 0 for w in constrained.weights.values()]))
+
+    constrained.after_step = noted  # type: ignore[method-assign]
+    train(model, digits, StageSpec(epochs=2, lr=0.05, batch_size=64), constrained=constrained)
+    # Eight steps; after 3, 4 and 5 of them a third, two thirds and all of the way from 0.25 to 0.625.
+    shares = [1, 1, (2 / 3) ** 3, (1 / 3) ** 3, 0, 0, 0, 0]
+    assert constrained.counts == [k + round((entries - k) * share) for share in shares]
+    assert torch.equal(supports[5], supports[6])
+    assert torch.equal(supports[6], supports[7])
+    assert not torch.equal(supports[4], supports[5])
+
+
 def test_admm_sets_in_at_its_share_of_training_and_the_duals_follow_every_few_steps(digits, tiny_trial):
     model = fresh()
     settings = {"codebook_from": 0.5, "dual_every": 3, "bits": 2}
@@ -377,8 +402,8 @@ def test_admm_sets_in_at_its_share_of_training_and_the_duals_follow_every_few_st
     optimizer_steps: list[tuple[bool, float]] = []
     after = constrained.after_step
 
-    def noted(step: int) -> None:
-        after(step)
+    def noted(step: int, progress: float) -> None:
+        after(step, progress)
         admm = constrained.admm
         total = sum(float(d.abs().sum()) for d in admm.duals.values()) if admm else 0.0
         optimizer_steps.append((admm is not None, total))
