@@ -152,7 +152,7 @@ def test_a_damaged_run_is_one_line(atmc: Run, run: Path, tmp_path: Path, spec: P
 
 def test_the_program_itself_ends_without_a_traceback(spec: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "atmc_search.cli", "run", str(spec), "--set", "search.trials=none"],
+        [sys.executable, "-m", "atmc_search", "run", str(spec), "--set", "search.trials=none"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -166,7 +166,7 @@ def test_a_reader_that_goes_away_is_no_error(run: Path) -> None:
     os.close(reader)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "atmc_search.cli", "front", str(run), "--csv"],
+            [sys.executable, "-m", "atmc_search", "front", str(run), "--csv"],
             stdout=writer,
             stderr=subprocess.PIPE,
             text=True,

@@ -128,8 +128,8 @@ def test_inspect_says_what_was_measured_with_its_intervals(atmc: Run, file: Path
     file.write_bytes(packed(meta={**META, "bits": [4, 0, 3], "measured": MEASURED}))
     out = atmc("inspect", file).out
     clean, robust = ("{:.3f} to {:.3f}".format(*wilson_interval(count, 1000)) for count in (812, 543))
-    words = f"validation: clean 0.812 ({clean}), robust 0.543 ({robust}) by pgd, 20 steps; n = 1,000, 95 % intervals"
-    assert f"measured     {words}\n" in out
+    assert f"measured     clean 0.812 ({clean}), robust 0.543 ({robust})\n" in out
+    assert "             on 1,000 validation images, by pgd, 20 steps; 95 % intervals\n" in out
     assert "bits         4 0 3\n" in out
     assert "threat       linf, eps 0.05\n" in out
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from atmc_search.artifact.coding import Coder, Encoder, Kind, Margins, Meter, Plan, best_plan, code_tensor, margins
-from atmc_search.artifact.model import CompressedModel, other_tensors, state_order
+from atmc_search.artifact.model import CompressedModel, other_tensors, refuse_unpackable, state_order
 from atmc_search.compress import FORMS, FactorisedLayer, factorisable, layers_to_compress
 from atmc_search.errors import ArtifactError
 
@@ -65,8 +65,9 @@ def write(model: CompressedModel) -> tuple[bytes, bytes, int]:
     """The raw bytes and the code of a model's tensors, and in how many steps they decode.
 
     Raises:
-        ArtifactError: a factor holds NaN or infinity, another tensor NaN.
+        ArtifactError: as `refuse_unpackable`.
     """
+    refuse_unpackable(model)
     coder, earlier = Encoder(), list[Margins]()
     layers = {layer.weight: layer for layer in model.layers}
     for name in model.order:
@@ -84,8 +85,6 @@ def code_layer(coder: Coder, layer: FactorisedLayer, weights: Mapping[str, Tenso
         coder.number(layer.rank)
     for name, shape in layer.factor_shapes.items():
         matrix = np.ascontiguousarray(weights[name].detach().numpy())
-        if not np.isfinite(matrix).all():
-            raise ArtifactError(f"tensor {name!r} holds NaN or infinity and cannot be packed; the training diverged")
         kernel = kernel_of(layer, shape)
         code_tensor(coder, shape, kernel, earlier, best_plan(matrix, kernel, earlier), matrix)
         earlier.append(margins(matrix))
@@ -162,8 +161,6 @@ def _code_other(coder: Coder, name: str, tensor: Tensor, earlier: list[Margins],
     shape, plan, row = (1, tensor.numel()), None, None
     if known:
         row = tensor.detach().float().reshape(shape).contiguous().numpy()
-        if np.isnan(row).any():  # infinity may stand in a mask
-            raise ArtifactError(f"tensor {name!r} holds NaN and cannot be packed; the training diverged")
         plan = best_plan(row, (1, 1), earlier)
     plan, row = code_tensor(coder, shape, (1, 1), earlier, plan, row)
     if np.isnan(row).any():

@@ -11,8 +11,10 @@ from typing import Any
 
 from atmc_search.artifact.account import entropy_bits, least_bits
 from atmc_search.artifact.container import Contents, read_contents
+from atmc_search.artifact.model import CompressedModel
 
 _WIDTHS = {"fp16": 16, "fp32": 32, "int64": 64}
+_FLOAT_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class StoredTensor:
         mode: how it is stored: empty, codebook or floats, with their precision; or int64.
         nnz: non-zeros.
         size: values, zeros included.
-        bits: least b whose 2^b values cover the distinct non-zeros, 32 where they are over 256, 0 where all is zero;
-            width of a value for what is not constrained.
+        bits: b of its codebook of 2^b values, as the header says or else the least b that covers its distinct values;
+            32 without codebook, 0 where all is zero; width of a value for what is not constrained.
         size_bytes: what it takes in the file, in fractions of a byte: one code runs through all tensors.
         entropy_bits: the zero-order entropy bound on positions and values (see `SizeAccount`); None where not
             constrained.
@@ -115,21 +117,35 @@ def describe(data: bytes, *, allow_custom_models: bool = False) -> Description:
     contents = read_contents(data, allow_custom_models=allow_custom_models, measured=True)
     model = contents.compressed
     shapes = {layer.weight: layer.shape for layer in model.layers if layer.form == "dense"}
-    tensors = [_stored(contents, name, shapes.get(name)) for name in contents.parts]
+    said = _bits_said(model)
+    tensors = [_stored(contents, name, shapes.get(name), said.get(name)) for name in contents.parts]
     dense = sum(layer.rows * layer.columns for layer in model.layers)
     fp32 = 4 * dense + sum(t.numel() * (4 if t.is_floating_point() else 8) for t in model.others.values())
     layout = len(data) - contents.header_bytes - sum(tensor.size_bytes for tensor in tensors)
     return Description(model.meta, len(data), contents.header_bytes, layout, tuple(tensors), dense, fp32)
 
 
-def _stored(contents: Contents, name: str, shape: tuple[int, ...] | None) -> StoredTensor:
+def _bits_said(model: CompressedModel) -> dict[str, int]:
+    """The header's `bits` by factor; nothing where it has none, or none that could be."""
+    bits = model.meta.get("bits")
+    listed = bits if isinstance(bits, list) else [bits] * len(model.weights)
+    if len(listed) != len(model.weights) or not all(type(b) is int and 0 <= b <= _FLOAT_BITS for b in listed):
+        return {}
+    return dict(zip(model.weights, listed, strict=True))
+
+
+def _stored(contents: Contents, name: str, shape: tuple[int, ...] | None, said: int | None) -> StoredTensor:
     part, compressed = contents.parts[name], contents.compressed
     constrained = name in compressed.weights
     tensor = compressed.weights[name] if constrained else compressed.others[name]
     nnz = int(tensor.count_nonzero())
     bound = None
     if constrained:
-        bits = least_bits(tensor) if nnz else 0
+        bits = 0
+        if nnz and said is not None:
+            bits = max(said, least_bits(tensor))  # a file is from anywhere: what it says stands where it can be true
+        elif nnz:
+            bits = _FLOAT_BITS if "floats" in part.mode else least_bits(tensor)
         bound = entropy_bits(tensor, bits) if nnz else 0.0
     else:
         bits = next((width for word, width in _WIDTHS.items() if part.mode.endswith(word)), 0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from atmc_search import channels
-from atmc_search.artifact.model import CompressedModel
+from atmc_search.artifact.model import CompressedModel, refuse_unpackable
 from atmc_search.compress import FactorisedLayer, half_precision
 
 
@@ -19,7 +19,11 @@ def folded(compressed: CompressedModel) -> CompressedModel:
     Factors only ever become zero, so that supports and codebooks stay within what they were. Biases and norm parameters
     change as in `channels.folded`; a tensor of them that fp16 held exactly is rounded to it again, where it can be.
     Folding twice changes nothing more.
+
+    Raises:
+        ArtifactError: as `pack` for NaN and infinity, which nothing could be folded beside.
     """
+    refuse_unpackable(compressed)
     while True:
         after = _folded_once(compressed)
         if all(torch.equal(after.weights[name], weight) for name, weight in compressed.weights.items()):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from atmc_search.compress import FactorisedLayer, constrained_weights, effective_weight
+from atmc_search.errors import ArtifactError
 from atmc_search.models import build_model
 
 
@@ -110,6 +111,21 @@ class CompressedModel:
             for name, tensor in self.others.items():
                 state[name].copy_(tensor)
         return model.eval()
+
+
+def refuse_unpackable(model: CompressedModel) -> None:
+    """What no artifact can hold, refused before it is worked on: with NaN, nothing is ever equal to itself.
+
+    Raises:
+        ArtifactError: a factor holds NaN or infinity, another tensor NaN or complex numbers.
+    """
+    for name, tensor in {**model.weights, **model.others}.items():
+        if tensor.is_complex():
+            raise ArtifactError(f"tensor {name!r} is complex and cannot be packed; split it into two real ones")
+        bad = tensor.isfinite().logical_not() if name in model.weights else tensor.isnan()  # infinity: in a mask
+        if bad.any():
+            what = "NaN or infinity" if name in model.weights else "NaN"
+            raise ArtifactError(f"tensor {name!r} holds {what} and cannot be packed; the training diverged")
 
 
 def other_tensors(model: nn.Module, layers: Sequence[FactorisedLayer]) -> dict[str, Tensor]:

@@ -115,7 +115,8 @@ def evaluate(
 
     \b
       atmc-search evaluate model.atmc --data digits
-      atmc-search evaluate model.atmc --data image_folder --root photos --image-size 32 --eps 0.03 --attack autoattack
+      atmc-search evaluate model.atmc --data cifar10 --attack autoattack
+      atmc-search evaluate model.atmc --data image_folder --root photos
       atmc-search evaluate model.atmc --data digits --runtime
     """
     from atmc_search import api
@@ -182,9 +183,10 @@ def evaluate(
 def export(file: Path, to: str, out: Path, whole: bool, allow_custom_models: bool) -> None:
     """Write the model of artifact FILE for use without this package.
 
-    \b
     It takes images in [0, 1], float32 (n, channels, height, width) for any n, and gives logits; it normalises itself.
     What is written has been read back and compared with the artifact's model.
+
+    \b
       atmc-search export model.atmc --to onnx --out model.onnx
       atmc-search export model.atmc --to torchscript --out model.pt
     """
@@ -205,8 +207,9 @@ def export(file: Path, to: str, out: Path, whole: bool, allow_custom_models: boo
 def repack(file: Path, out: Path, allow_custom_models: bool) -> None:
     """Write artifact FILE anew in the latest format, without what has no effect on its logits.
 
-    \b
     For artifacts of earlier releases: the same model, to rounding, in fewer bytes.
+
+    \b
       atmc-search repack old.atmc --out model.atmc
     """
     from atmc_search import api
@@ -317,7 +320,7 @@ def _in_flags(error: AtmcError) -> AtmcError:
 
 
 def _by(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
+    return "×".join(map(str, shape)) or "scalar"
 
 
 def _printable(value: object) -> str:
@@ -354,7 +357,7 @@ def _measured(value: object) -> str | None:
     steps = settings.pop("steps", None)
     by = f"{_printable(name)}{'' if steps is None else f', {_printable(steps)} steps'}"
     rest = "".join(f", {_printable(key)} {_printable(setting)}" for key, setting in settings.items())
-    return f"{_printable(split)}: {figures} by {by}{rest}; n = {images:,}, 95 % intervals"
+    return f"{figures}\n{'':13}on {images:,} {_printable(split)} images, by {by}{rest}; 95 % intervals"
 
 
 def _count_within(value: object, most: int) -> bool:
@@ -439,11 +442,12 @@ def _totals(found: Description) -> list[str]:
     # One code runs through all tensors, so that only sums are whole bytes; rounded parts still add up.
     whole = [round(weights), round(others)]
     layout = found.size_bytes - found.header_bytes - sum(whole)
+    bits = "bits" if "bits" in found.header else "fewest bits that they need"
     return [
         f"bytes        {found.size_bytes:,} = header {found.header_bytes:,} + layout {layout:,} + "
         f"compressed weights {whole[0]:,} + biases, norms, buffers {whole[1]:,}",
         f"weights      {found.nnz:,} non-zeros of {found.dense_weights:,} dense weights (density {found.density:.4f})",
         f"entropy      {bound:,.0f} bytes is the zero-order bound of the compressed weights{share}",
-        f"paper        {paper:,.0f} bytes by non-zeros × bits, which leaves out positions, codebooks and all else",
+        f"paper        {paper:,.0f} bytes by non-zeros × {bits}: no positions, no codebooks, nothing else",
         f"compression  {found.compression:.1f} times smaller than {found.fp32_bytes:,} bytes in fp32",
     ]

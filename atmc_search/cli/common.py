@@ -30,8 +30,8 @@ def check_device(device: str) -> None:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise AtmcError(f"--device {device}: torch cannot use it ({reason}); use cpu or cuda") from None
+        reason = " ".join(str(error).split(". ")[0].split())[:120]
+        raise AtmcError(f"--device {device}: torch cannot use it ({reason}); use cpu") from None
 
 
 def attack_component(name: str | None, steps: int | None, restarts: int | None) -> Component | None:

@@ -49,7 +49,8 @@ def choose(run: Path, best: str, upper: tuple[str, ...], lower: tuple[str, ...],
     """Choose the trial of RUN to ship, and say why; exit code 1 when nothing fits the bounds.
 
     \b
-      atmc-search choose runs/digits-quickstart --max size_bytes=8000 --min clean_accuracy=0.9 --best robust_accuracy
+      atmc-search choose runs/digits-quickstart --best robust_accuracy \\
+          --max size_bytes=8000 --min clean_accuracy=0.9
     """
     from atmc_search import api
     from atmc_search.report import front_records

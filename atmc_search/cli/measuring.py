@@ -54,8 +54,9 @@ def verify(
 ) -> None:
     """Measure artifacts of RUN again, from their files: on test images, which no search or choice has seen.
 
+    With --split validation the sweep's own figures are repeated, to the digit on the sweep's kind of device.
+
     \b
-    With --split validation the sweep's own figures are repeated, to the digit on the sweep's kind of device:
       atmc-search verify runs/digits-quickstart --split validation
       atmc-search verify runs/digits-quickstart --steps 50 --restarts 2
       atmc-search verify runs/digits-quickstart --attack apgd_t --checks
@@ -147,10 +148,12 @@ def curves(
 ) -> None:
     """Draw and print robustness curves of RUN: robust accuracy over the attack's radius and over its steps.
 
+    The first must fall to about 0, the second must not rise; else the attack fails, and its figures mean nothing.
+
     \b
-    The first must fall to about 0, the second must not rise; else the attack fails, and its figures mean nothing:
       atmc-search curves runs/digits-quickstart
-      atmc-search curves runs/digits-quickstart --trial 3 --eps 0,0.1,0.2,0.5 --steps 10,100 --out curves.svg
+      atmc-search curves runs/digits-quickstart --trial 3 --eps 0,0.1,0.5 \\
+          --steps 10,100 --out curves.svg
     """
     from atmc_search import api
     from atmc_search.report import curve_data, draw_curves

@@ -30,9 +30,10 @@ from atmc_search.errors import AtmcError, SpecError
 def run(spec: Path, overrides: tuple[str, ...], runs: Path, address: str, cpus: int | None, check: bool) -> None:
     """Run the study in SPEC, or what is left of it.
 
-    \b
     Results land in runs/<study>/ as they arrive: reports/, trials.parquet, front.parquet, artifacts/, front.png.
     Ctrl-C stops; the same command goes on. A finished study prints its front again. More trials:
+
+    \b
       atmc-search run SPEC --set search.trials=200
     """
     from atmc_search.search import prepare, run_study
@@ -64,9 +65,11 @@ def run(spec: Path, overrides: tuple[str, ...], runs: Path, address: str, cpus: 
 def trial(spec: Path, overrides: tuple[str, ...], out: Path | None, device: str, as_json: bool) -> None:
     """Train one trial of SPEC in this process, without Ray, and write its artifact.
 
+    Distributions that are not set take their centre (first choice, middle of a range).
+
     \b
-    Distributions that are not set take their centre (first choice, middle of a range):
-      atmc-search trial search_spaces/digits_quickstart.yaml --set trial.compress.bits=4 --set trial.compress.keep=0.05
+      atmc-search trial search_spaces/digits_quickstart.yaml \\
+          --set trial.compress.bits=4 --set trial.compress.keep=0.05
     """
     from atmc_search.spec import load_study
     from atmc_search.tasks.single import run_trial

@@ -61,8 +61,11 @@ def to_onnx(model: nn.Module, about: About) -> bytes:
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # three other libraries, on code of a user's
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise AtmcError(f"to = 'onnx': torch cannot export the model ({reason}); try torchscript") from error
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # the exporter wraps what happened in advice on itself
+            cause = cause.__cause__
+        reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:200]
+        raise AtmcError(f"to = 'onnx': torch cannot export the model ({reason}); try another format") from error
 
     def run(images: Tensor) -> Tensor:
         return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
@@ -93,9 +96,13 @@ def _importable(name: str) -> bool:
 def _silence() -> Iterator[None]:
     """Keeps the exporter's progress, warnings and log lines, which concern its own making, off the user's screen."""
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),  # graphs with the user's source lines, where it fails
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -25,8 +25,8 @@ def to_torchscript(model: nn.Module, about: About) -> bytes:
     """
     extra = {f"{name}.json": text for name, text in about.texts().items()}
     file = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True) as warned, torch.no_grad():
+        warnings.simplefilter("always")
         try:
             traced = torch.jit.trace(model, probes(about.input_shape)[:2], check_trace=False)  # type: ignore[no-untyped-call]
             # Without its numeric optimisations, which fold batch norm into weights: logits stay ours to the bit.
@@ -35,6 +35,11 @@ def to_torchscript(model: nn.Module, about: About) -> bytes:
         except Exception as error:  # code of a user's may do anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise AtmcError(f"to = 'torchscript': the model cannot be traced ({reason}); try another format") from error
+        # A trace keeps one way through a branch, and answers by it for all images.
+        for warning in warned:
+            if warning.category.__name__ == "TracerWarning":  # torch does not export the class
+                reason = " ".join(str(warning.message).split(". ")[0].split())
+                raise AtmcError(f"to = 'torchscript': the model decides by its input ({reason}); try another format")
         data = _without_sources(file.getvalue())
         reread = torch.jit.load(io.BytesIO(data))  # type: ignore[no-untyped-call]
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from atmc_search.artifact import Architecture
 from atmc_search.channels import macs, slimmed
-from atmc_search.export import About, export
+from atmc_search.export import BLOCK, About, export
 from atmc_search.export.runtime import profile
 
 
@@ -30,7 +30,7 @@ def running_costs(model: nn.Module, architecture: Architecture, runtime: str) ->
         AtmcError: the runtime's packages are missing, or it cannot run the model.
     """
     shape = architecture.input_shape
-    costs: dict[str, Any] = {"macs": macs(slimmed(model, shape), shape)}
+    costs: dict[str, Any] = {"macs": macs(slimmed(model, shape, multiple=BLOCK), shape)}
     if runtime == "onnxruntime":
         header = {
             "model": architecture.name,

@@ -32,8 +32,8 @@ def run_trial(study: StudySpec, *, device: str, tell: Callable[[str], None]) -> 
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise SpecError(f"--device {device}: torch cannot use it ({reason}); use cpu or cuda") from None
+        reason = " ".join(str(error).split(". ")[0].split())[:120]
+        raise SpecError(f"--device {device}: torch cannot use it ({reason}); use cpu") from None
     make_repeatable()
     config = {path: centre(distribution) for path, distribution in study.space.items()}
     spec = study.fill(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,24 @@ def test_bytes_add_up_to_the_files_and_figures_to_the_accounts(compressed: Maker
         <= sum(t.size_bytes for t in found.tensors if t.constrained)
         <= counted + 0.01 * counted
     )
+
+
+def test_bits_are_those_of_the_codebook_and_32_without_one(compressed: Maker):
+    """Three distinct values fit 2 bits; whether they came from a codebook of 16, or of none, the header knows."""
+    model = compressed(bits=32, **TINY)
+    few = {name: torch.where(w != 0, w.sign() * 0.3, 0.0) for name, w in model.weights.items()}
+    model = dataclasses.replace(model, weights=few)
+    paper = {}
+    for said in (None, 4, 32, [4, 3], [0, 3], "many", [4], [4, 99], True):
+        meta = {} if said is None else {"bits": said}
+        found = describe(pack(dataclasses.replace(model, meta=meta)))
+        paper[str(said)] = [tensor.bits for tensor in found.tensors if tensor.constrained]
+        assert found.paper_bits == sum(t.bits * t.nnz for t in found.tensors if t.constrained)
+    unsaid = paper["None"]
+    assert set(unsaid) <= {1, 2, 32}
+    assert (paper["4"], paper["32"], paper["[4, 3]"]) == ([4, 4], [32, 32], [4, 3])
+    assert paper["[0, 3]"] == [1, 3]
+    assert paper["many"] == paper["[4]"] == paper["[4, 99]"] == paper["True"] == unsaid
 
 
 @pytest.mark.parametrize("factors", ["none", "uvc", "uvc_plain"])

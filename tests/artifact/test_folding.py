@@ -13,6 +13,7 @@ from atmc_search.artifact import Architecture, CompressedModel
 from atmc_search.artifact.folding import folded
 from atmc_search.channels import macs, slimmed
 from atmc_search.compress import constrained_weights, effective_weight, factorise, half_precision
+from atmc_search.errors import ArtifactError
 
 NETS: dict[str, Architecture] = {
     "narrow, wide, narrow": Architecture("mlp", {"hidden": [7, 24, 9]}, (1, 3, 4), 4),
@@ -144,3 +145,14 @@ def test_a_row_that_the_identity_lends_to_others_stays(used: bool) -> None:
     assert (after.weights[f"{name}.U"][1] == 0).all()  # only its own row reads it
     effective = effective_weight(after.layers[1], after.weights)
     assert bool((effective[1] == 0).all()) == (not used)
+
+
+@pytest.mark.parametrize(("part", "value"), [("weights", torch.nan), ("weights", torch.inf), ("others", torch.nan)])
+def test_what_is_not_a_number_is_refused_before_it_is_compared(part, value):
+    model = compressed("lenet", "none", density=0.3)
+    name, tensor = next((name, tensor) for name, tensor in getattr(model, part).items() if "net.2" in name)
+    bad = tensor.clone()
+    bad.view(-1)[1] = value
+    broken = dataclasses.replace(model, **{part: {**getattr(model, part), name: bad}})
+    with pytest.raises(ArtifactError, match=rf"tensor '{name}' holds NaN"):
+        folded(broken)

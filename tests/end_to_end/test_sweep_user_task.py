@@ -148,7 +148,7 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(
     """The program as a user runs it, with a Ray of its own."""
     spec = toy_study(trials=4, modes="fine,slow,slow,slow", epochs=3, cpu=1)
     (tmp_path / "toys.yaml").write_text(dump_yaml(spec))
-    command = [sys.executable, "-m", "atmc_search.cli", "run", "toys.yaml", "--cpus", "1"]
+    command = [sys.executable, "-m", "atmc_search", "run", "toys.yaml", "--cpus", "1"]
     options: dict[str, Any] = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = {**os.environ, "PYTHONPATH": str(user_modules)}
     folder = RunFolder(tmp_path / "runs" / "toys")

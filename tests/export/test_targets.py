@@ -68,6 +68,11 @@ class Counting(nn.Module):
     def forward(self, x):
         logits = self.head(x.flatten(1))
         return logits if len(x) == 2 else logits + 1
+
+class Choosing(Counting):
+    def forward(self, x):
+        logits = self.head(x.flatten(1))
+        return -logits if x.mean() > 0.8 else logits
 """
 
 
@@ -303,11 +308,23 @@ def test_a_model_of_a_users_own_with_an_infinite_mask_is_exported(custom: str) -
 # --- what is refused
 
 
-def test_a_trace_that_is_another_model_is_refused(custom: str) -> None:
-    data = pack(compressed(f"{custom}:Counting", (1, 4, 4)))
+@pytest.mark.parametrize(
+    ("kind", "target", "said"),
+    [
+        ("Counting", "torchscript", "decides by its input"),
+        ("Choosing", "torchscript", "decides by its input"),
+        ("Choosing", "onnx", "data-dependent"),
+    ],
+)
+def test_an_export_that_would_be_another_model_is_refused_in_one_line(
+    custom: str, capfd: pytest.CaptureFixture[str], kind: str, target: str, said: str
+) -> None:
+    data = pack(compressed(f"{custom}:{kind}", (1, 4, 4)))
     model, about = unpack(data, allow_custom_models=True), About(read_header(data))
-    with pytest.raises(AtmcError, match="to = 'torchscript': logits of what was made are off by"):
-        export(model, about, "torchscript")
+    with pytest.raises(AtmcError, match=rf"to = '{target}': .*{said}") as refused:
+        export(model, about, target)
+    assert "\n" not in str(refused.value)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

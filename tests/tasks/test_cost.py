@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import onnx
 import pytest
 import torch
 
 from atmc_search.artifact import Architecture
+from atmc_search.export import About, export
 from atmc_search.tasks.cost import dense_costs, running_costs
 
 
@@ -41,3 +44,25 @@ def test_a_dead_unit_costs_nothing() -> None:
     assert whole["macs"] - thin["macs"] == 100 * (400 + 200)
     # Its weights and biases are gone from memory too, up to the 256 bytes to which ONNX Runtime rounds each tensor.
     assert abs(whole["peak_memory_bytes"] - thin["peak_memory_bytes"] - 4 * 100 * (400 + 1 + 200)) < 10 * 256
+
+
+def test_macs_are_those_of_the_model_that_is_exported_and_timed() -> None:
+    """Convolutions keep dead channels up to a multiple of BLOCK: 32 channels of which 5 are dead stay 32, of 20 16."""
+    architecture = Architecture("small_cnn", {"width": 16}, (1, 8, 8), 10)
+    model = architecture.build().eval()
+    with torch.no_grad():
+        for name, dead in (("net.2", 5), ("net.5", 20)):
+            layer = model.get_submodule(name)
+            layer.weight[:dead] = 0
+            layer.bias[:dead] = 0
+    header = {"model": "small_cnn", "args": {"width": 16}, "input": [1, 8, 8], "classes": 10}
+    graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(export(model, About(header), "onnx"))).graph
+    sizes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in graph.value_info}
+    weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    counted = 0
+    for node in graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            spatial = sizes[node.output[0]][2:] if node.op_type == "Conv" else []
+            counted += math.prod(weights[node.input[1]]) * math.prod(spatial)
+    assert 64 * 9 * (16 + 16 * 32) < counted < dense_costs(architecture, "none")["macs"]
+    assert running_costs(model, architecture, "none")["macs"] == counted

@@ -1,0 +1,5 @@
+"""`python -m atmc_search` is the command `atmc-search`."""
+
+from atmc_search.cli import main
+
+main()

@@ -1,3 +1,0 @@
-from atmc_search.cli import main
-
-main()

@@ -1,0 +1,149 @@
+"""What a comparison is: arms, points of each arm, seeds, and the equality that makes it fair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from atmc_search.attacks import build_attack
+from atmc_search.errors import SpecError
+from atmc_search.registry import validated
+from atmc_search.spec import Component, StudySpec, TrialSpec, fingerprint, parse_yaml
+from atmc_search.spec.paths import set_at
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Arm(_Part):
+    """One way to make a model, at several budgets.
+
+    Attributes:
+        meaning: a line for the table.
+        settings: what distinguishes the arm, by dotted path under `trial`.
+        points: its budgets: further settings each.
+    """
+
+    meaning: str
+    settings: dict[str, Any] = {}
+    points: list[dict[str, Any]] = Field(min_length=1)
+
+
+class TestOnce(_Part):
+    """What is measured once, at the end, on test images: attacks by the name of their column."""
+
+    __test__ = False  # no test class, whatever its name
+    images: int | None = Field(None, ge=1)
+    attacks: dict[str, Component] = Field(min_length=1)
+
+
+class Published(_Part):
+    """A row of a paper, printed below ours; its protocol may differ, which `note` is to say."""
+
+    label: str
+    source: str
+    point: str
+    clean: float
+    robust: float
+    note: str = ""
+
+
+class Comparison(_Part):
+    """A comparison. `epochs` counts the dense start; every trial must come to it, in batches of equal size."""
+
+    name: str
+    epochs: int = Field(ge=1)
+    seeds: list[int] = Field(min_length=1)
+    trial: dict[str, Any]
+    arms: dict[str, Arm] = Field(min_length=1)
+    test: TestOnce
+    published: list[Published] = []
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial of a comparison."""
+
+    arm: str
+    point: int
+    seed: int
+    spec: TrialSpec
+
+    @property
+    def key(self) -> str:
+        return f"{self.arm}-{self.point}-{self.seed}-{fingerprint(self.spec.model_dump(mode='json'))}"
+
+
+def load_comparison(path: Path) -> Comparison:
+    """Reads and checks a comparison. Raises SpecError."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
+    document = parse_yaml(text, str(path))
+    if not isinstance(document, dict):
+        raise SpecError(f"{path}: holds no mapping; see search_spaces/compare_fashion_lenet.yaml")
+    comparison = validated(Comparison, document, path=str(path))
+    for name, component in comparison.test.attacks.items():
+        build_attack(component, path=f"test.attacks.{name}")
+    return comparison
+
+
+def jobs(comparison: Comparison) -> list[Job]:
+    """All trials, seed by seed: what is stopped half way has whole seeds. Raises SpecError where they are unequal."""
+    found = [
+        Job(arm, number, seed, _trial(comparison, name=arm, settings={**entry.settings, **point}, seed=seed))
+        for seed in comparison.seeds
+        for arm, entry in comparison.arms.items()
+        for number, point in enumerate(entry.points)
+    ]
+    for job in found:
+        _refuse_unequal(comparison, job, found[0])
+    return found
+
+
+def settings_of(comparison: Comparison, job: Job) -> Mapping[str, Any]:
+    """What the trial's point sets."""
+    return comparison.arms[job.arm].points[job.point]
+
+
+def _trial(comparison: Comparison, *, name: str, settings: Mapping[str, Any], seed: int) -> TrialSpec:
+    document: dict[str, Any] = {"trial": deepcopy(comparison.trial)}
+    for path, value in {**settings, "seed": seed, "dense.seed": seed}.items():
+        set_at(document, f"trial.{path}", deepcopy(value))
+    # Through a study, so that a method fixes what it fixes in a sweep.
+    study = validated(
+        StudySpec, {"name": comparison.name, "search": {"trials": 1}, **document}, path=f"{comparison.name}: arm {name}"
+    )
+    if study.space:
+        raise SpecError(f"arm {name}: {next(iter(study.space))} is a distribution; a comparison has plain values")
+    return study.fill({})
+
+
+def _refuse_unequal(comparison: Comparison, job: Job, first: Job) -> None:
+    """Equal data and threat, equal epochs and gradient steps."""
+    where = f"arm {job.arm}, point {job.point}"
+    total = job.spec.dense.epochs + job.spec.train.epochs
+    if total != comparison.epochs:
+        raise SpecError(
+            f"{where}: dense.epochs + train.epochs = {total}, not epochs: {comparison.epochs}; make them equal"
+        )
+    for what, own, others in _equal(job.spec, first.spec):
+        if own != others:
+            raise SpecError(f"{where}: {what} = {own}, not {others} as in arm {first.arm}; make them equal")
+
+
+def _equal(one: TrialSpec, two: TrialSpec) -> Iterator[tuple[str, object, object]]:
+    yield "data", one.data, two.data
+    yield "model", one.model, two.model
+    yield "threat", one.threat, two.threat
+    batch = two.train.batch_size
+    yield "train.batch_size", one.train.batch_size, batch
+    if one.dense.epochs:
+        yield "dense.batch_size", one.dense.batch_size, batch

@@ -1,0 +1,151 @@
+"""Trains and measures what a comparison asks for, in several processes; what lies in the folder is not done again.
+
+runs/NAME/starts/KEY.safetensors      dense starts, shared as in a sweep
+runs/NAME/trials/KEY.json, KEY.atmc   a trial's settings and last metrics, and its artifact
+runs/NAME/test/KEY-….json             the artifact on test images: written once, read from then on
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atmc_search.artifact import unpack
+from atmc_search.attacks import build_attack
+from atmc_search.data import DeviceData, ImageSet, load_splits
+from atmc_search.errors import TrialFailed
+from atmc_search.measure import measure
+from atmc_search.results.store import write_atomic
+from atmc_search.spec import TrialSpec, fingerprint
+from atmc_search.tasks import AtmcTask, Start
+from atmc_search.training import load_tensors, make_repeatable, save_tensors
+from comparing.plan import Comparison, Job, TestOnce, jobs
+
+
+def work(comparison: Comparison, folder: Path, *, workers: int, device: str, measuring: bool) -> list[dict[str, Any]]:
+    """Does what is missing and returns a row a trial: its metrics, and its figures on test images.
+
+    Args:
+        comparison: the plan.
+        folder: where results lie, or will.
+        workers: processes at a time, each of one thread; 0: none, all in this one.
+        device: torch device of all of them.
+        measuring: test images too; only once every trial of the plan is there.
+    """
+    for part in ("starts", "trials", "test"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    todo = jobs(comparison)
+    starts = {AtmcTask.start_key(job.spec): job.spec for job in todo}
+    _all(
+        [partial(_start, spec, folder / "starts" / f"{key}.safetensors", device) for key, spec in starts.items()],
+        workers,
+    )
+    _all([partial(_train, job, folder, device) for job in todo], workers)
+    rows = [json.loads(_paths(job, folder)[0].read_text()) for job in todo]
+    if measuring:
+        _all(
+            [
+                partial(_test, job, comparison.test, folder, device)
+                for job, row in zip(todo, rows, strict=True)
+                if "failed" not in row
+            ],
+            workers,
+        )
+    for job, row in zip(todo, rows, strict=True):
+        tested = _test_path(job, comparison.test, folder)
+        row["test"] = json.loads(tested.read_text()) if measuring and tested and tested.exists() else {}
+    return rows
+
+
+def _all(calls: Sequence[Callable[[], str | None]], workers: int) -> None:
+    """Runs what is to be run, and says what each did."""
+    began = time.monotonic()
+    for number, said in enumerate(_results(calls, workers), start=1):
+        if said:
+            print(f"{number}/{len(calls)} {said}, {time.monotonic() - began:.0f} s gone", flush=True)
+
+
+def _results(calls: Sequence[Callable[[], str | None]], workers: int) -> Iterator[str | None]:
+    if not workers:
+        yield from (call() for call in calls)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare) as pool:
+        for future in as_completed([pool.submit(call) for call in calls]):
+            yield future.result()
+
+
+def _prepare() -> None:
+    torch.set_num_threads(1)
+    make_repeatable()
+
+
+def _start(spec: TrialSpec, path: Path, device: str) -> str | None:
+    if path.exists():
+        return None
+    start = AtmcTask.make_start(spec, load_splits(spec.data), device=device, report=lambda row: None)
+    save_tensors(path, start.tensors, start.facts)
+    return f"dense start {path.stem}"
+
+
+def _paths(job: Job, folder: Path) -> tuple[Path, Path]:
+    return folder / "trials" / f"{job.key}.json", folder / "trials" / f"{job.key}.atmc"
+
+
+def _train(job: Job, folder: Path, device: str) -> str | None:
+    path, artifact = _paths(job, folder)
+    if path.exists():
+        return None
+    tensors, facts = load_tensors(folder / "starts" / f"{AtmcTask.start_key(job.spec)}.safetensors")
+    row: dict[str, Any] = {"arm": job.arm, "point": job.point, "seed": job.seed}
+    row["spec"] = job.spec.model_dump(mode="json", exclude_none=True)
+    try:
+        task = AtmcTask(
+            job.spec, load_splits(job.spec.data), Start(tensors, facts), device=device, meta={"study": folder.name}
+        )
+        while not task.done:
+            metrics = task.step()
+    except TrialFailed as error:
+        row["failed"] = str(error)
+        said = f"{job.arm} {job.point} seed {job.seed}: failed, {error}"
+    else:
+        row["metrics"] = {name: value for name, value in metrics.items() if isinstance(value, int | float | str)}
+        write_atomic(artifact, task.artifact())
+        accuracies = ", ".join(f"{metrics[f'{kind}_accuracy']:.4f} {kind}" for kind in ("clean", "robust"))
+        said = f"{job.arm} {job.point} seed {job.seed}: {metrics['size_bytes']:,} bytes, {accuracies} (validation)"
+    write_atomic(path, json.dumps(row).encode())
+    return said
+
+
+def _test_path(job: Job, test: TestOnce, folder: Path) -> Path | None:
+    """The name holds the artifact's and the settings' hashes: a figure never outlives what it was measured on."""
+    artifact = _paths(job, folder)[1]
+    if not artifact.exists():
+        return None
+    digest = hashlib.sha256(artifact.read_bytes()).hexdigest()[:12]
+    return folder / "test" / f"{job.key}-{digest}-{fingerprint(test.model_dump(mode='json'))}.json"
+
+
+def _test(job: Job, test: TestOnce, folder: Path, device: str) -> str | None:
+    path = _test_path(job, test, folder)
+    if path is None or path.exists():
+        return None
+    images = load_splits(job.spec.data).test
+    data = DeviceData(ImageSet(images.images[: test.images], images.labels[: test.images]), torch.device(device))
+    model = unpack(_paths(job, folder)[1].read_bytes(), allow_custom_models=True).to(device)
+    figures: dict[str, Any] = {"images": len(data)}
+    for name, component in test.attacks.items():
+        attack = build_attack(component, path=f"test.attacks.{name}")
+        found = measure(model, data, attack, job.spec.threat, batch_size=500, seed=0)
+        figures |= {"clean": found.clean.value, name: found.robust.value}
+    write_atomic(path, json.dumps(figures).encode())
+    return f"{job.arm} {job.point} seed {job.seed} on test images: {figures}"
