@@ -1,0 +1,141 @@
+"""`scripts/compare_methods.py`: refuses what is unequal, trains what is missing, tests once, and adds up over seeds."""
+
+from __future__ import annotations
+
+import sys
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+from compare_methods import main
+from comparing.plan import Comparison, jobs, load_comparison
+from comparing.tables import half_width, markdown, summary
+
+from atmc_search.errors import SpecError
+from atmc_search.spec.paths import set_at
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "epochs": 4,
+    "seeds": [0, 1],
+    "trial": {
+        "data": {"name": "digits", "train_size": 64, "validation_size": 50, "test_size": 50},
+        "model": {"name": "small_cnn", "width": 2},
+        "threat": {"norm": "linf", "eps": 0.05},
+        "dense": {"epochs": 3, "lr": 0.1, "batch_size": 16, "attack": {"name": "fgsm"}},
+        "train": {"epochs": 1, "lr": 0.02, "batch_size": 16, "attack": {"name": "fgsm"}},
+        "compress": {"factors": "none", "keep": 0.3, "bits": 3},
+        "evaluate": {"attack": {"name": "fgsm"}, "masking_images": 0},
+    },
+    "arms": {
+        "atmc": {"meaning": "the paper's", "settings": {"method": "atmc"}, "points": [{"compress.keep": 0.3}]},
+        "al0": {"meaning": "no codebook", "settings": {"method": "al0"}, "points": [{}, {"compress.keep": 0.9}]},
+    },
+    "test": {"images": 40, "attacks": {"pgd": {"name": "pgd", "steps": 2}}},
+}
+
+
+def tiny(**changes: Any) -> Comparison:
+    document = deepcopy(TINY)
+    for path, value in changes.items():
+        set_at(document, path.replace("__", "."), value)
+    return Comparison.model_validate(document)
+
+
+COMPARISONS = sorted((Path(__file__).parents[2] / "search_spaces" / "comparisons").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_the_comparisons_that_come_along_are_fair(path: Path) -> None:
+    comparison = load_comparison(path)
+    found = jobs(comparison)
+    assert len(found) == len(comparison.seeds) * sum(len(arm.points) for arm in comparison.arms.values())
+    assert len(comparison.seeds) >= 3
+    assert len({job.key for job in found}) == len(found)
+    steps = {(job.spec.dense.epochs + job.spec.train.epochs, job.spec.train.batch_size) for job in found}
+    assert len(steps) == 1
+
+
+def test_seeds_reach_the_start_and_the_trial_and_methods_fix_what_they_fix() -> None:
+    first, *_, last = jobs(tiny())
+    assert (first.arm, first.seed, first.spec.seed, first.spec.dense.seed) == ("atmc", 0, 0, 0)
+    assert (last.arm, last.point, last.spec.seed, last.spec.dense.seed) == ("al0", 1, 1, 1)
+    assert (first.spec.compress.factors, last.spec.compress.bits, last.spec.compress.keep) == ("uvc", 32, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("arms.al0.settings", {"method": "al0", "train.epochs": 2}, r"al0, point 0: .* = 5, not epochs: 4; make them"),
+        ("arms.al0.settings", {"method": "al0", "train.batch_size": 8}, r"batch_size = 8, not 16 as in arm atmc"),
+        ("arms.al0.settings", {"method": "al0", "dense.batch_size": 8}, r"dense.batch_size = 8, not 16"),
+        ("arms.al0.settings", {"data.train_size": 50}, r"al0, point 0: data = "),
+        ("arms.al0.settings", {"threat.eps": 0.1}, r"al0, point 0: threat = "),
+        ("arms.al0.points", [{"compress.keep": {"choice": [0.1, 0.2]}}], r"compress.keep is a distribution"),
+    ],
+)
+def test_what_is_not_equal_is_refused(path: str, value: Any, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        jobs(tiny(**{path.replace(".", "__"): value}))
+
+
+def test_intervals_are_student_s() -> None:
+    """Of 1, 2, 3: s = 1, t(0.975, 2) = 4.3027, so 4.3027 / sqrt(3)."""
+    assert half_width(np.array([1.0, 2.0, 3.0])) == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
+    assert np.isnan(half_width(np.array([1.0])))
+
+
+def test_a_failed_trial_is_told_and_left_out_of_the_means() -> None:
+    rows = [("atmc", 0, seed, None, 100.0 + 10 * seed, 50.0, 0.5) for seed in (0, 1)]
+    rows.append(("atmc", 0, 2, "diverged", None, None, None))
+    names = ["arm", "point", "seed", "failed", "size_bytes", "paper_bytes", "test_pgd"]
+    trials = pd.DataFrame(rows, columns=names)
+    (row,) = summary(trials, ["size_bytes", "test_pgd"]).to_dict("records")
+    assert (row["n"], row["size_bytes"], row["size_bytes_median"], row["test_pgd_half"]) == (2, 105.0, 105.0, 0.0)
+    table = markdown(tiny(), trials, ["test_pgd"])
+    assert "| atmc | keep 0.3 | 2 | 105 ± 64 | 50 | 0.5000 ± 0.0000 |" in table
+    assert "atmc, point 0, seed 2 failed: diverged" in table
+
+
+def test_a_comparison_from_plan_to_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    import yaml
+
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    words = ["compare_methods.py", str(tmp_path / "tiny.yaml"), "--runs", str(tmp_path / "runs"), "--workers", "0"]
+
+    def run(*more: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", [*words, *more])
+        return main(), capsys.readouterr().out
+
+    code, said = run("--seeds", "1")
+    assert (code, said.count("(validation)"), "test images" in said) == (0, 3, False)
+    code, said = run()
+    assert (code, said.count("(validation)"), said.count("on test images")) == (0, 3, 6)  # seed 1 is there already
+    folder = tmp_path / "runs" / "tiny"
+    trials = pd.read_parquet(folder / "comparison.parquet")
+    assert len(trials) == 6
+    for name in trials:
+        assert trials[name].notna().all() or name == "failed", name
+    assert (trials["test_pgd"] <= trials["test_clean"]).all()
+    assert (folder / "comparison.md").read_text().strip() in said
+    assert (folder / "comparison.png").stat().st_size > 10_000
+    sizes = [path.stat().st_size for path in sorted((folder / "trials").glob("*.atmc"))]
+    assert sorted(sizes) == sorted(trials["size_bytes"])
+    code, said = run()
+    assert (code, said.count("(validation)"), said.count("on test images")) == (0, 0, 0)
+
+
+def test_a_mistake_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    (tmp_path / "bad.yaml").write_text("name: x\nepochs: 0\n")
+    for words in (["nowhere.yaml"], [str(tmp_path / "bad.yaml")], [str(COMPARISONS[0]), "--only", "nobody"]):
+        monkeypatch.setattr(sys, "argv", ["compare_methods.py", *words])
+        assert main() == 2
+        told = capsys.readouterr().err
+        assert told.startswith("error: ")
+        assert told.count("\n") == 1
