@@ -11,7 +11,7 @@ from inspect import isabstract
 from atmc_search.attacks.apgd_ce import APGDCE
 from atmc_search.attacks.apgd_t import APGDT
 from atmc_search.attacks.autoattack import AutoAttack
-from atmc_search.attacks.base import Attack, frozen_weights, perturb
+from atmc_search.attacks.base import Attack, Reference, frozen_weights, perturb
 from atmc_search.attacks.fgsm import FGSM
 from atmc_search.attacks.none import NoAttack
 from atmc_search.attacks.pgd import PGD
@@ -41,6 +41,7 @@ __all__ = [
     "Attack",
     "AutoAttack",
     "NoAttack",
+    "Reference",
     "build_attack",
     "clip",
     "distance",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -13,6 +13,9 @@ from torch.nn.utils import parametrize
 
 from atmc_search.attacks.threat import clip
 from atmc_search.spec import ThreatModel
+
+Reference = Callable[[nn.Module, Tensor], Tensor]
+"""(model in eval mode, x) -> (n, classes) log-probabilities, from which an attack is to lead the model away."""
 
 
 class Attack(BaseModel, ABC):
@@ -51,6 +54,20 @@ class Attack(BaseModel, ABC):
             (n, c, h, w), same dtype and device as x.
         """
 
+    @property
+    def can_diverge(self) -> bool:
+        """Whether `diverge` is there for these settings."""
+        return False
+
+    def diverge(
+        self, model: nn.Module, x: Tensor, reference: Tensor, threat: ThreatModel, generator: torch.Generator
+    ) -> Tensor:
+        """Images whose predictions are far from `reference` in KL divergence; called only where `can_diverge`.
+
+        Args as of `__call__`, but reference: (n, classes) log-probabilities. Returns as `__call__`.
+        """
+        raise NotImplementedError
+
 
 def perturb(
     attack: Attack,
@@ -61,18 +78,24 @@ def perturb(
     generator: torch.Generator,
     *,
     until_broken: bool = False,
+    reference: Reference | None = None,
 ) -> Tensor:
     """Runs an attack: eval mode during it, effective weights once, no gradients left behind, result clipped.
 
-    Args and returns as `Attack.__call__`. The model's mode (train or eval) is put back, so batch norm statistics
-    never move during an attack.
+    Args and returns as `Attack.__call__`; with `reference` it is `Attack.diverge` that runs, and y is not looked at.
+    The model's mode (train or eval) is put back, so batch norm statistics never move during an attack.
     """
     if threat.eps == 0:
         return x
     with _eval_mode(model), frozen_weights(model):
-        x_adv = attack(
-            model, x.clone(), y, threat, generator, until_broken=until_broken
-        ).detach()  # a copy: some attacks write into their input
+        if reference is None:
+            x_adv = attack(
+                model, x.clone(), y, threat, generator, until_broken=until_broken
+            ).detach()  # a copy: some attacks write into their input
+        else:
+            with torch.no_grad():
+                predictions = reference(model, x)
+            x_adv = attack.diverge(model, x.clone(), predictions, threat, generator).detach()
     return clip(threat, x, torch.where(x_adv.isfinite(), x_adv, x))
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from atmc_search.attacks.base import Attack
+from atmc_search.attacks.divergence import ascend_divergence
 from atmc_search.attacks.loss import log_odds, target_margin
 from atmc_search.attacks.runs import likely_wrong_classes, worst_of_runs
 from atmc_search.attacks.threat import ascend, clip, random_start
@@ -41,9 +42,7 @@ class PGD(Attack):
         *,
         until_broken: bool = False,
     ) -> Tensor:
-        # 2.5 eps / steps lets an iterate cross the ball and come back (Madry et al.). The original ATMC code used
-        # 1.25 eps / steps from the clean image, from which a random start could not reach the far side.
-        step_size = self.step_size or 2.5 * threat.eps / self.steps
+        step_size = self._step_size(threat)
 
         def starts() -> Iterator[tuple[Tensor, Tensor | None]]:
             targets = [None] if self.targets is None else likely_wrong_classes(model, x, y, self.targets)
@@ -55,6 +54,23 @@ class PGD(Attack):
             return self._run(model, x, y, threat, start, target, step_size, until_broken)
 
         return worst_of_runs(run, model, x, y, starts(), until_broken=until_broken)
+
+    @property
+    def can_diverge(self) -> bool:
+        return self.random_start and self.restarts == 1 and self.targets is None
+
+    def diverge(
+        self, model: nn.Module, x: Tensor, reference: Tensor, threat: ThreatModel, generator: torch.Generator
+    ) -> Tensor:
+        start = random_start(threat, x, generator)
+        return ascend_divergence(
+            model, x, reference, threat, start=start, steps=self.steps, step_size=self._step_size(threat)
+        )
+
+    def _step_size(self, threat: ThreatModel) -> float:
+        # 2.5 eps / steps lets an iterate cross the ball and come back (Madry et al.). The original ATMC code used
+        # 1.25 eps / steps from the clean image, from which a random start could not reach the far side.
+        return self.step_size or 2.5 * threat.eps / self.steps
 
     def _run(
         self,

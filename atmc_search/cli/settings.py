@@ -28,12 +28,14 @@ def settings(word: str | None) -> None:
     from atmc_search.attacks import ATTACKS
     from atmc_search.methods import METHODS
     from atmc_search.spec import StudySpec, TrialSpec
+    from atmc_search.training import LOSSES
 
     rows = [row for row in _rows(StudySpec, "") if row[0] != "trial"]
     rows += _rows(TrialSpec, "trial.")
-    for name, attack in ATTACKS.items():
-        own = [(f"attack {name}: {row[0]}", row[1], row[2], row[3]) for row in _rows(attack, "")]
-        rows += own or [(f"attack {name}", "", "", "no settings")]
+    components = [(f"attack {name}", kind) for name, kind in ATTACKS.items()]
+    for title, kind in [*components, *((f"loss {name}", kind) for name, kind in LOSSES.items())]:
+        own = [(f"{title}: {row[0]}", row[1], row[2], row[3]) for row in _rows(kind, "")]
+        rows += own or [(title, "", "", "no settings")]
     rows += [(f"method {name}", "", "", method.meaning) for name, method in METHODS.items()]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("setting", "type", "default", "meaning"):
@@ -51,7 +53,11 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, 
     """Path, type, default and meaning of each field, sections walked into."""
     for name, field in model.model_fields.items():
         section = _section(field.annotation)
-        if section is not None and name not in ("attack", "model"):  # components: a name, and settings of its own
+        if section is not None and name not in (
+            "attack",
+            "loss",
+            "model",
+        ):  # components: a name, and settings of its own
             yield from _rows(section, f"{prefix}{name}.")
         else:
             yield (

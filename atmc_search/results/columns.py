@@ -134,7 +134,7 @@ ATMC_COLUMNS: tuple[Column, ...] = (
         "most that ONNX Runtime's allocator had in use for an image: weights and intermediate results",
     ),
     Column("batch_norm_reestimated", "bool", "", "whether batch norm statistics were gathered anew"),
-    Column("loss", "float64", "nats", "mean training loss of the epoch on adversarial images"),
+    Column("loss", "float64", "nats", "mean training loss of the epoch, as trial.train.loss has it"),
     _share("adversarial_train_accuracy", "accuracy on the epoch's adversarial training images"),
     Column("dense_size_bytes", "int64", "bytes", "the dense model's state at 4 bytes a value"),
     Column("dense_macs", "int64", "MACs", "macs of the dense start"),

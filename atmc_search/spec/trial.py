@@ -78,6 +78,10 @@ class StageSpec(Section):
     )
     weight_decay: float = Field(1e-4, ge=0, description="of SGD")
     attack: Component = Field(Component(name="pgd", steps=7), description="the inner maximisation")
+    loss: Component = Field(
+        Component(name="cross_entropy"),
+        description="what is minimised: {name: cross_entropy}, {name: trades, beta: 6}, or 'package.module:attribute'",
+    )
     eps: float | None = Field(
         None, ge=0, description="radius of this attack; default: the threat's, which is what is measured in any case"
     )

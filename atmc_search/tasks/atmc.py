@@ -30,7 +30,7 @@ from atmc_search.tasks.constraints import l0_budget, low_ranks, pruning_of, sche
 from atmc_search.tasks.cost import dense_costs, running_costs
 from atmc_search.tasks.deploy import FIGURES_BYTES, Deployer, overhead_bytes
 from atmc_search.tasks.outline import dense_bytes, dense_weights, outline
-from atmc_search.training import AdmmState, Constrained, all_finite, make_optimizer, train_epoch
+from atmc_search.training import AdmmState, Constrained, all_finite, build_loss, make_optimizer, train_epoch
 from atmc_search.version import __version__
 
 
@@ -58,6 +58,7 @@ class AtmcTask(Task):
             **_measured(spec, len(data.validation)),
         }
         self._attack = build_attack(spec.train.attack, path="trial.train.attack")
+        self._loss = build_loss(spec.train, path="trial.train")
         self._evaluation = build_attack(spec.evaluate.attack, path="trial.evaluate.attack")
         self._model = self._architecture.build()
         self._model.load_state_dict(dict(start.tensors))
@@ -85,8 +86,8 @@ class AtmcTask(Task):
 
     @classmethod
     def check(cls, spec: TrialSpec, data: Splits) -> None:
-        build_attack(spec.dense.attack, path="trial.dense.attack")
-        build_attack(spec.train.attack, path="trial.train.attack")
+        build_loss(spec.dense, path="trial.dense")
+        build_loss(spec.train, path="trial.train")
         build_attack(spec.evaluate.attack, path="trial.evaluate.attack")
         known = outline(_architecture(spec, data))
         budget, layers = l0_budget(spec.compress, known.weights), len(known.layers)
@@ -141,7 +142,10 @@ class AtmcTask(Task):
         mean, std = data.channel_stats()
         model = _architecture(spec, data).build(mean, std, seed=spec.dense.seed).to(place)
         train = DeviceData(data.train, place)
-        attack = build_attack(spec.dense.attack, path="trial.dense.attack")
+        attack, loss = (
+            build_attack(spec.dense.attack, path="trial.dense.attack"),
+            build_loss(spec.dense, path="trial.dense"),
+        )
         optimizer = make_optimizer(model, spec.dense)
         for epoch in range(spec.dense.epochs):
             stats = train_epoch(
@@ -154,6 +158,7 @@ class AtmcTask(Task):
                 label="dense",
                 attack=attack,
                 threat=spec.dense.trained_against(spec.threat),
+                loss=loss,
                 augment=_augmentation(spec),
             )
             report({"epoch": epoch + 1, "epochs": spec.dense.epochs, "loss": stats.loss})
@@ -180,6 +185,7 @@ class AtmcTask(Task):
                 label="train",
                 attack=self._attack,
                 threat=self.spec.train.trained_against(self.spec.threat),
+                loss=self._loss,
                 constrained=self._constrained,
                 augment=_augmentation(self.spec),
             )

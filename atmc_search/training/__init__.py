@@ -12,17 +12,21 @@ from atmc_search.training.loop import (
     seeded,
     train_epoch,
 )
+from atmc_search.training.losses import LOSSES, Loss, build_loss
 
 __all__ = [
+    "LOSSES",
     "AdmmState",
     "AttackedBatches",
     "Constrained",
     "EpochStats",
+    "Loss",
     "add_penalty",
     "admm_start",
     "admm_update",
     "all_finite",
     "attacked_loss",
+    "build_loss",
     "has_running_statistics",
     "learning_rate",
     "load_tensors",

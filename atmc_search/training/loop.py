@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from atmc_search.attacks import Attack, perturb
 from atmc_search.compress import Codebook, Constraint, CubicSchedule, FixedSupport, Weights
@@ -22,11 +21,14 @@ from atmc_search.data import DeviceData
 from atmc_search.errors import TrialFailed
 from atmc_search.spec import CompressSpec, StageSpec, ThreatModel
 from atmc_search.training.admm import AdmmState, add_penalty, admm_start, admm_update, refuse_divergence
+from atmc_search.training.losses import CrossEntropy, Loss
+
+_CROSS_ENTROPY = CrossEntropy()
 
 
 @dataclass(frozen=True)
 class EpochStats:
-    """Means over an epoch's training images: loss and accuracy on the adversarial ones."""
+    """Means over an epoch's training images: the loss, and accuracy on the adversarial ones."""
 
     loss: float
     adversarial_accuracy: float
@@ -101,6 +103,7 @@ def train_epoch(
     label: str,
     attack: Attack,
     threat: ThreatModel,
+    loss: Loss = _CROSS_ENTROPY,
     constrained: Constrained | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
 ) -> EpochStats:
@@ -108,7 +111,8 @@ def train_epoch(
 
     Batch norm therefore never moves during the attack, normalises the step by the adversarial batch alone, and its
     running statistics are those of adversarial images (of clean ones where the attack is `none`): no clean batch is
-    mixed in, as in the original. Evaluation, clean and attacked alike, uses these statistics.
+    mixed in, as in the original. Evaluation, clean and attacked alike, uses these statistics. A loss that passes clean
+    images too (TRADES) says what becomes of batch norm under it.
 
     Args:
         model: images in [0, 1] to logits; parametrised when `constrained`.
@@ -120,6 +124,7 @@ def train_epoch(
         label: the stage's name, which separates the random streams of stages.
         attack: the inner maximisation.
         threat: norm and eps.
+        loss: of the step, and perhaps what the attack ascends in place of the cross-entropy.
         constrained: what binds the weights, or None for the dense stage.
         augment: applied to every batch before the attack, or None.
 
@@ -139,11 +144,10 @@ def train_epoch(
                 group["lr"] = learning_rate(stage, step / total)
             if augment is not None:
                 x = augment(x, generator)
-            x_adv = perturb(attack, model, x, y, threat, generator)
-            logits = model(x_adv)
-            loss = F.cross_entropy(logits, y)
+            x_adv = perturb(attack, model, x, y, threat, generator, reference=loss.reference)
+            value, logits = loss(model, x, x_adv, y)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            value.backward()  # type: ignore[no-untyped-call]
             if stage.clip_norm is not None:  # before ADMM's pull, which is to stay as strong at a step of large loss
                 nn.utils.clip_grad_norm_(model.parameters(), stage.clip_norm)
             if constrained is not None:
@@ -152,7 +156,7 @@ def train_epoch(
             if constrained is not None:
                 constrained.after_step(step, (step + 1) / total)
             images += len(y)
-            loss_sum += loss.detach() * len(y)
+            loss_sum += value.detach() * len(y)
             hits += (logits.detach().argmax(1) == y).sum()
     mean_loss = float(loss_sum) / images
     if not math.isfinite(mean_loss):

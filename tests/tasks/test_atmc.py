@@ -284,6 +284,29 @@ def resumed(spec: TrialSpec, data: Splits, start: Start, path: Path, after: int)
     return task, list(tensors)
 
 
+TRADES = {"train": {"loss": {"name": "trades"}}}
+
+
+@pytest.mark.parametrize("factors", ["none", "uvc", "uvc_plain", "low_rank"])
+@pytest.mark.parametrize("technique", [TRADES], ids=["trades"])
+def test_every_technique_of_training_goes_with_every_form_and_resumes_to_the_bit(
+    tiny_trial, tiny_splits, tiny_start, tmp_path, technique, factors
+):
+    compress = {"factors": factors, "pruning": "none" if factors == "low_rank" else "projected", "codebook_from": 0.3}
+    sections = {"train": {"epochs": 3, "batch_size": 60} | technique.get("train", {})}
+    spec = tiny_trial(**sections, compress=compress, evaluate=technique.get("evaluate", {}))
+    whole = task_of(spec, tiny_splits, tiny_start)
+    rows = [whole.step() for _ in range(3)]
+    plain = task_of(tiny_trial(train={"epochs": 3, "batch_size": 60}, compress=compress), tiny_splits, tiny_start)
+    assert any(plain.step()[name] != row[name] for row in rows for name in ("loss", "size_bytes"))
+    task, _ = resumed(spec, tiny_splits, tiny_start, tmp_path / "c", 2)
+    again = task.step()
+    assert {k: v for k, v in again.items() if not TIMES.match(k)} == {
+        k: v for k, v in rows[2].items() if not TIMES.match(k)
+    }
+    assert task.artifact() == whole.artifact()
+
+
 @pytest.mark.parametrize(
     ("compress", "after", "admm"),
     [
