@@ -111,6 +111,14 @@ class DenseSpec(StageSpec):
 class TrainSpec(StageSpec):
     """Training under the compression constraints."""
 
+    ema: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="decay, by step, of an average of the weights, which is projected again, measured and "
+        "packed; min(ema, (1 + t) / (10 + t)) at step t; default: the last weights",
+    )
+
 
 class ScheduleSpec(Section):
     """How the ℓ0 budget comes down to `keep` during training, in shares of it (arXiv 1710.01878)."""

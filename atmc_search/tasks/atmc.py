@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -30,7 +30,15 @@ from atmc_search.tasks.constraints import l0_budget, low_ranks, pruning_of, sche
 from atmc_search.tasks.cost import dense_costs, running_costs
 from atmc_search.tasks.deploy import FIGURES_BYTES, Deployer, overhead_bytes
 from atmc_search.tasks.outline import dense_bytes, dense_weights, outline
-from atmc_search.training import AdmmState, Constrained, all_finite, build_loss, make_optimizer, train_epoch
+from atmc_search.training import (
+    AdmmState,
+    Constrained,
+    WeightAverage,
+    all_finite,
+    build_loss,
+    make_optimizer,
+    train_epoch,
+)
 from atmc_search.version import __version__
 
 
@@ -81,6 +89,7 @@ class AtmcTask(Task):
         )
         self._constrained.project(0.0)  # training starts within what is allowed
         self._optimizer = make_optimizer(self._model, spec.train)
+        self._average = None if spec.train.ema is None else WeightAverage(self._model, spec.train.ema)
         self._seconds = {"train_s": 0.0, "pack_s": 0.0, "measure_s": 0.0}
         self._artifact: bytes | None = None
 
@@ -187,6 +196,7 @@ class AtmcTask(Task):
                 threat=self.spec.train.trained_against(self.spec.threat),
                 loss=self._loss,
                 constrained=self._constrained,
+                average=self._average,
                 augment=_augmentation(self.spec),
             )
             if not all_finite(dict(self._model.named_parameters())):
@@ -213,10 +223,13 @@ class AtmcTask(Task):
         if admm is not None:
             for part, values in (("copies", admm.copies), ("duals", admm.duals), ("centres", admm.centres)):
                 tensors |= {f"{part}/{name}": tensor for name, tensor in values.items()}
+        if self._average is not None:
+            tensors |= {f"average/{name}": tensor for name, tensor in self._average.tensors.items()}
         bits = None
         if admm is not None:
             bits = admm.codebook.bits if isinstance(admm.codebook.bits, int) else dict(admm.codebook.bits)
-        return tensors, {"epoch": self.epoch, "seconds": dict(self._seconds), "bits": bits}
+        steps = self._average.steps if self._average else 0
+        return tensors, {"epoch": self.epoch, "seconds": dict(self._seconds), "bits": bits, "averaged_steps": steps}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         parts: dict[str, dict[str, Tensor]] = {}
@@ -231,6 +244,8 @@ class AtmcTask(Task):
             centres = {name: tensor.cpu() for name, tensor in parts["centres"].items()}
             codebook = Codebook(facts["bits"], seed=self.spec.seed)
             self._constrained.admm = AdmmState(codebook, parts["copies"], parts["duals"], centres)
+        if self._average is not None:
+            self._average.load(parts["average"], facts["averaged_steps"])
         self.epoch = facts["epoch"]
         self._seconds = dict(facts["seconds"])
 
@@ -238,7 +253,10 @@ class AtmcTask(Task):
         """Projects, packs, decodes, and measures what was decoded."""
         with self._timed("pack_s"):
             admm = self._constrained.admm
-            deployed = self._deployer.deploy(self._constrained.final(), admm.centres if admm else {}, self._train)
+            averaged = self._average is not None
+            with self._average.in_place() if self._average else nullcontext():
+                weights = self._constrained.final(averaged=averaged)
+                deployed = self._deployer.deploy(weights, admm.centres if admm else {}, self._train)
             self._artifact, sizes = deployed.artifact, deployed.sizes
         with self._timed("measure_s"):
             decoded = unpack(self._artifact, allow_custom_models=True)

@@ -1,6 +1,7 @@
 """Training: one epoch of adversarial training, the ADMM that pulls weights to a codebook, checkpoints as plain data."""
 
 from atmc_search.training.admm import AdmmState, add_penalty, admm_start, admm_update, all_finite
+from atmc_search.training.average import WeightAverage
 from atmc_search.training.batch_norm import AttackedBatches, attacked_loss, has_running_statistics, reestimated
 from atmc_search.training.checkpoint import load_tensors, save_tensors, tensors_from_bytes, tensors_to_bytes
 from atmc_search.training.loop import (
@@ -21,6 +22,7 @@ __all__ = [
     "Constrained",
     "EpochStats",
     "Loss",
+    "WeightAverage",
     "add_penalty",
     "admm_start",
     "admm_update",

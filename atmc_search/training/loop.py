@@ -21,6 +21,7 @@ from atmc_search.data import DeviceData
 from atmc_search.errors import TrialFailed
 from atmc_search.spec import CompressSpec, StageSpec, ThreatModel
 from atmc_search.training.admm import AdmmState, add_penalty, admm_start, admm_update, refuse_divergence
+from atmc_search.training.average import WeightAverage
 from atmc_search.training.losses import CrossEntropy, Loss
 
 _CROSS_ENTROPY = CrossEntropy()
@@ -85,9 +86,12 @@ class Constrained:
             weight.copy_(projected[name])
 
     @torch.no_grad()
-    def final(self) -> Weights:
-        """The weights within what they are to end with, whatever a schedule still allows them: what is deployed."""
-        if self.schedule is None or self.pruning is None:
+    def final(self, *, averaged: bool = False) -> Weights:
+        """The weights within what they are to end with: what is deployed.
+
+        Whatever a schedule still allows them, and, `averaged`, when the model holds an average of many steps' weights.
+        """
+        if self.pruning is None or (self.schedule is None and not averaged):
             return self.weights
         return self.pruning.project(self.weights, None)[0]
 
@@ -105,6 +109,7 @@ def train_epoch(
     threat: ThreatModel,
     loss: Loss = _CROSS_ENTROPY,
     constrained: Constrained | None = None,
+    average: WeightAverage | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
 ) -> EpochStats:
     """Trains one epoch on adversarial images: x_adv by the attack in eval mode, then a step in train mode.
@@ -126,6 +131,7 @@ def train_epoch(
         threat: norm and eps.
         loss: of the step, and perhaps what the attack ascends in place of the cross-entropy.
         constrained: what binds the weights, or None for the dense stage.
+        average: takes in the weights after every step, or None.
         augment: applied to every batch before the attack, or None.
 
     Raises:
@@ -155,6 +161,8 @@ def train_epoch(
             optimizer.step()
             if constrained is not None:
                 constrained.after_step(step, (step + 1) / total)
+            if average is not None:
+                average.update()
             images += len(y)
             loss_sum += value.detach() * len(y)
             hits += (logits.detach().argmax(1) == y).sum()

@@ -266,6 +266,30 @@ def test_a_stage_s_own_eps_is_the_radius_of_its_attack_and_figures_stay_those_of
     assert measured > other  # the smaller threat's, on equal weights
 
 
+@pytest.mark.parametrize(("pruning", "keep"), [("projected", 0.95), ("one_shot", 0.5), ("none", 1.0)])
+def test_an_average_of_the_weights_is_packed_within_the_budget_and_training_does_not_feel_it(
+    tiny_trial, tiny_splits, tiny_start, pruning, keep
+):
+    compress = {"pruning": pruning, "keep": keep, "bits": 32, "floats": "fp32"}
+    train = {"epochs": 2, "lr": 0.05}
+    task = task_of(tiny_trial(train=train | {"ema": 0.95}, compress=compress), tiny_splits, tiny_start)
+    plain = task_of(tiny_trial(train=train, compress=compress), tiny_splits, tiny_start)
+    for _ in range(2):
+        metrics, without = task.step(), plain.step()
+    assert metrics["loss"] == without["loss"]
+    trained, state = plain.state_dict()[0], task.state_dict()[0]
+    assert all(torch.equal(state[name], tensor) for name, tensor in trained.items())
+    average = {name.removeprefix("average/"): t for name, t in state.items() if name.startswith("average/")}
+    entries = sum(int(average[name].count_nonzero()) for name in task._constrained.weights)
+    budget = round(keep * metrics["dense_weights"])
+    assert metrics["nnz"] <= budget
+    assert (entries > budget) == (pruning == "projected")  # supports differ from step to step, unless fixed
+    if pruning == "none":
+        for name, tensor in unpack(task.artifact()).state_dict().items():
+            assert torch.allclose(tensor, average[name], atol=1e-7), name
+            assert name.startswith("normalize") or not torch.allclose(tensor, trained[f"model/{name}"], atol=1e-5), name
+
+
 # --- resuming
 
 TIMES = re.compile(r".*_s$")
@@ -285,10 +309,11 @@ def resumed(spec: TrialSpec, data: Splits, start: Start, path: Path, after: int)
 
 
 TRADES = {"train": {"loss": {"name": "trades"}}}
+EMA = {"train": {"ema": 0.9}}
 
 
 @pytest.mark.parametrize("factors", ["none", "uvc", "uvc_plain", "low_rank"])
-@pytest.mark.parametrize("technique", [TRADES], ids=["trades"])
+@pytest.mark.parametrize("technique", [TRADES, EMA], ids=["trades", "ema"])
 def test_every_technique_of_training_goes_with_every_form_and_resumes_to_the_bit(
     tiny_trial, tiny_splits, tiny_start, tmp_path, technique, factors
 ):
