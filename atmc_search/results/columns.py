@@ -91,6 +91,7 @@ ATMC_COLUMNS: tuple[Column, ...] = (
     _share("clean_accuracy_high", "upper end of that interval"),
     _share("robust_accuracy_low", "lower end of the 95 % Wilson interval of robust_accuracy"),
     _share("robust_accuracy_high", "upper end of that interval"),
+    Column("measured_epoch", "int64", "epochs", "epoch of training that the artifact and its figures are of", low=1),
     Column("validation_images", "int64", "images", "n of both accuracies"),
     Column(
         "masking_flags",
@@ -136,6 +137,7 @@ ATMC_COLUMNS: tuple[Column, ...] = (
     Column("batch_norm_reestimated", "bool", "", "whether batch norm statistics were gathered anew"),
     Column("loss", "float64", "nats", "mean training loss of the epoch, as trial.train.loss has it"),
     _share("adversarial_train_accuracy", "accuracy on the epoch's adversarial training images"),
+    Column("dense_epoch", "int64", "epochs", "epoch of dense training that the dense start is of", low=0),
     Column("dense_size_bytes", "int64", "bytes", "the dense model's state at 4 bytes a value"),
     Column("dense_macs", "int64", "MACs", "macs of the dense start"),
     _runtime("dense_latency_ms", "float64", "ms", "latency_ms of the dense start, on the worker that trained it"),

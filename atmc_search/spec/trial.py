@@ -105,6 +105,11 @@ class DenseSpec(StageSpec):
     epochs: int = Field(
         ge=0, description="passes over the training images; 0: trials start from the initial weights, untrained"
     )
+    select: Literal["last", "best"] = Field(
+        "last",
+        description="epoch whose weights are the start; best: under PGD-10 (clean training: untouched) on at most 500 "
+        "validation images, so that dense_robust_accuracy is a little optimistic; verify is for test images",
+    )
     seed: int = Field(0, ge=0, description="seed of initial weights, data order and attacks")
 
 
@@ -117,6 +122,12 @@ class TrainSpec(StageSpec):
         lt=1,
         description="decay, by step, of an average of the weights, which is projected again, measured and "
         "packed; min(ema, (1 + t) / (10 + t)) at step t; default: the last weights",
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="end a trial, as complete, after this many measurements without a better robust accuracy, counted "
+        "from where codebook and schedule have set in; default: never",
     )
 
 
@@ -207,6 +218,11 @@ class EvaluateSpec(Section):
 
     attack: Component = Field(Component(name="pgd", steps=20), description="the attack of robust_accuracy")
     every: int = Field(1, ge=1, description="epochs between measurements; the last epoch is always measured")
+    select: Literal["last", "best"] = Field(
+        "last",
+        description="measured epoch whose artifact and figures a trial reports; best: so far, by robust accuracy on "
+        "validation images, which makes that figure a little optimistic; verify is for test images",
+    )
     batch_size: int = Field(500, ge=1, description="images a batch")
     seed: int = Field(0, ge=0, description="seed of the attack's random starts")
     masking_images: int = Field(

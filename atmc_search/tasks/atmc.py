@@ -28,14 +28,17 @@ from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks.base import Report, Start, Task
 from atmc_search.tasks.constraints import l0_budget, low_ranks, pruning_of, schedule_of
 from atmc_search.tasks.cost import dense_costs, running_costs
+from atmc_search.tasks.dense import DenseSelection
 from atmc_search.tasks.deploy import FIGURES_BYTES, Deployer, overhead_bytes
 from atmc_search.tasks.outline import dense_bytes, dense_weights, outline
 from atmc_search.training import (
     AdmmState,
     Constrained,
+    Selection,
     WeightAverage,
     all_finite,
     build_loss,
+    in_force,
     make_optimizer,
     train_epoch,
 )
@@ -92,6 +95,8 @@ class AtmcTask(Task):
         self._average = None if spec.train.ema is None else WeightAverage(self._model, spec.train.ema)
         self._seconds = {"train_s": 0.0, "pack_s": 0.0, "measure_s": 0.0}
         self._artifact: bytes | None = None
+        self._selection = Selection()
+        self._best: dict[str, Any] = {}
 
     @classmethod
     def check(cls, spec: TrialSpec, data: Splits) -> None:
@@ -156,6 +161,7 @@ class AtmcTask(Task):
             build_loss(spec.dense, path="trial.dense"),
         )
         optimizer = make_optimizer(model, spec.dense)
+        selection = DenseSelection(spec, data, place) if spec.dense.select == "best" and spec.dense.epochs else None
         for epoch in range(spec.dense.epochs):
             stats = train_epoch(
                 model,
@@ -170,10 +176,16 @@ class AtmcTask(Task):
                 loss=loss,
                 augment=_augmentation(spec),
             )
-            report({"epoch": epoch + 1, "epochs": spec.dense.epochs, "loss": stats.loss})
+            row: dict[str, Any] = {"epoch": epoch + 1, "epochs": spec.dense.epochs, "loss": stats.loss}
+            if selection is not None:
+                row["robust_accuracy"] = selection.take(model, epoch + 1)
+            report(row)
+        if selection is not None:
+            selection.restore(model)
         figures = _measure(spec, model.eval(), DeviceData(data.validation, place))
         costs = running_costs(model.cpu(), _architecture(spec, data), spec.evaluate.runtime)
         facts = {
+            "dense_epoch": spec.dense.epochs if selection is None else selection.epoch,
             "dense_size_bytes": dense_bytes(model),
             **{f"dense_{name}": value for name, value in costs.items()},
             **figures.metrics("dense_"),
@@ -206,8 +218,13 @@ class AtmcTask(Task):
         self.epoch += 1
         metrics: dict[str, Any] = {"loss": stats.loss, "adversarial_train_accuracy": stats.adversarial_accuracy}
         if self.done or self.epoch % self.spec.evaluate.every == 0:
-            metrics |= self._deploy()
+            metrics |= self._selected()
         return metrics | dict(self._start.facts) | self._seconds
+
+    @property
+    def done(self) -> bool:
+        patience = self.spec.train.patience
+        return super().done or (patience is not None and self._selection.since >= patience)
 
     def artifact(self) -> bytes:
         assert self._artifact is not None, "no epoch has been measured yet"
@@ -223,13 +240,22 @@ class AtmcTask(Task):
         if admm is not None:
             for part, values in (("copies", admm.copies), ("duals", admm.duals), ("centres", admm.centres)):
                 tensors |= {f"{part}/{name}": tensor for name, tensor in values.items()}
+        if self._best:
+            tensors["best/artifact"] = torch.frombuffer(bytearray(self.artifact()), dtype=torch.uint8)
         if self._average is not None:
             tensors |= {f"average/{name}": tensor for name, tensor in self._average.tensors.items()}
         bits = None
         if admm is not None:
             bits = admm.codebook.bits if isinstance(admm.codebook.bits, int) else dict(admm.codebook.bits)
         steps = self._average.steps if self._average else 0
-        return tensors, {"epoch": self.epoch, "seconds": dict(self._seconds), "bits": bits, "averaged_steps": steps}
+        return tensors, {
+            "epoch": self.epoch,
+            "seconds": dict(self._seconds),
+            "bits": bits,
+            "averaged_steps": steps,
+            "selection": [self._selection.best, self._selection.since],
+            "best": self._best,
+        }
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         parts: dict[str, dict[str, Tensor]] = {}
@@ -246,8 +272,27 @@ class AtmcTask(Task):
             self._constrained.admm = AdmmState(codebook, parts["copies"], parts["duals"], centres)
         if self._average is not None:
             self._average.load(parts["average"], facts["averaged_steps"])
+        best, since = facts["selection"]
+        self._selection = Selection(tuple(best) if best else None, since)
+        self._best = dict(facts["best"])
+        if self._best:
+            self._artifact = parts["best"]["artifact"].cpu().numpy().tobytes()
         self.epoch = facts["epoch"]
         self._seconds = dict(facts["seconds"])
+
+    def _selected(self) -> dict[str, Any]:
+        """Measures; gives the figures of the file that the trial reports now, which `artifact` is too."""
+        before = self._artifact
+        measured = self._deploy() | {"measured_epoch": self.epoch}
+        counts = in_force(self.spec.compress, self.epoch / self.epochs)
+        better = self._selection.take(measured["robust_accuracy"], measured["clean_accuracy"], counts=counts)
+        if self.spec.evaluate.select == "last":
+            return measured
+        if better:
+            self._best = measured
+        else:
+            self._artifact = before
+        return self._best
 
     def _deploy(self) -> dict[str, Any]:
         """Projects, packs, decodes, and measures what was decoded."""

@@ -39,7 +39,7 @@ class Task(ABC):
     """The metrics that `step` returns; any number of them can be objectives."""
 
     epochs: int
-    """How many steps make the trial."""
+    """How many steps make the trial, at most."""
 
     epoch: int
     """How many are done."""
@@ -83,7 +83,7 @@ class Task(ABC):
 
     @property
     def done(self) -> bool:
-        """Whether every epoch is done."""
+        """Whether there is nothing left to do: every epoch is done, unless a task ends sooner."""
         return self.epoch >= self.epochs
 
     @abstractmethod

@@ -14,6 +14,7 @@ from atmc_search.training.loop import (
     train_epoch,
 )
 from atmc_search.training.losses import LOSSES, Loss, build_loss
+from atmc_search.training.selection import Selection, in_force
 
 __all__ = [
     "LOSSES",
@@ -22,6 +23,7 @@ __all__ = [
     "Constrained",
     "EpochStats",
     "Loss",
+    "Selection",
     "WeightAverage",
     "add_penalty",
     "admm_start",
@@ -30,6 +32,7 @@ __all__ = [
     "attacked_loss",
     "build_loss",
     "has_running_statistics",
+    "in_force",
     "learning_rate",
     "load_tensors",
     "make_optimizer",

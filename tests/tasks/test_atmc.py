@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from atmc_search.artifact import Architecture, read_header, unpack
 from atmc_search.artifact.container import read_contents
-from atmc_search.attacks import build_attack
+from atmc_search.attacks import PGD, build_attack
 from atmc_search.data import DeviceData, Splits
 from atmc_search.errors import SpecError, TrialFailed
 from atmc_search.measure import measure, wilson_interval
@@ -290,6 +290,84 @@ def test_an_average_of_the_weights_is_packed_within_the_budget_and_training_does
             assert name.startswith("normalize") or not torch.allclose(tensor, trained[f"model/{name}"], atol=1e-5), name
 
 
+def scripted(monkeypatch: pytest.MonkeyPatch, robust: list[float]) -> None:
+    """Has each measurement of a trial come out with the next of these robust accuracies, and a size to tell it by."""
+    found = iter(enumerate(robust, start=1))
+
+    def deploy(task: AtmcTask) -> dict[str, Any]:
+        number, value = next(found)
+        task._artifact = bytes(number)
+        return {"size_bytes": number, "robust_accuracy": value, "clean_accuracy": 0.9}
+
+    monkeypatch.setattr(AtmcTask, "_deploy", deploy)
+
+
+@pytest.mark.parametrize(
+    ("select", "expected"), [("last", [1, 2, 3, 4, 5]), ("best", [1, 2, 2, 4, 4])], ids=["last", "best"]
+)
+def test_a_row_s_epoch_size_figures_and_artifact_are_of_one_measurement(
+    tiny_trial, tiny_splits, tiny_start, tmp_path, monkeypatch, select, expected
+):
+    values = [0.3, 0.5, 0.4, 0.6, 0.6]  # an equal one does not take over
+    scripted(monkeypatch, values)
+    spec = tiny_trial(train={"epochs": 5, "batch_size": 256}, evaluate={"select": select})
+    task = task_of(spec, tiny_splits, tiny_start)
+    for number, epoch in enumerate(expected):
+        row = task.step()
+        assert (row["measured_epoch"], row["size_bytes"], row["robust_accuracy"]) == (epoch, epoch, values[epoch - 1])
+        assert len(task.artifact()) == epoch
+        if number == 2:
+            save_tensors(tmp_path / "c", *task.state_dict())
+            task = task_of(spec, tiny_splits, tiny_start)
+            task.load_state_dict(*load_tensors(tmp_path / "c"))
+
+
+@pytest.mark.parametrize(
+    ("patience", "compress", "epochs"),
+    [
+        (None, {"bits": 32}, 8),
+        (1, {"bits": 32}, 3),
+        (2, {"bits": 32}, 4),
+        (3, {"bits": 32}, 8),  # epoch 5 is better
+        (1, {"codebook_from": 0.5}, 6),  # counts from where the codebook has set in: epoch 5 is the first, and better
+        (1, {"bits": 32, "schedule": {"name": "cubic", "from": 0.0, "to": 0.7}}, 6),
+    ],
+)
+def test_patience_ends_a_trial_after_so_many_measurements_without_a_better_one(
+    tiny_trial, tiny_splits, tiny_start, tmp_path, monkeypatch, patience, compress, epochs
+):
+    scripted(monkeypatch, [0.3, 0.5, 0.4, 0.5, 0.6, 0.1, 0.2, 0.6])
+    spec = tiny_trial(train={"epochs": 8, "batch_size": 256, "patience": patience}, compress=compress)
+    task = task_of(spec, tiny_splits, tiny_start)
+    while not task.done:
+        task.step()
+    assert task.epoch == epochs
+    save_tensors(tmp_path / "c", *task.state_dict())
+    again = task_of(spec, tiny_splits, tiny_start)
+    again.load_state_dict(*load_tensors(tmp_path / "c"))
+    assert again.done
+
+
+def test_the_dense_start_is_that_of_its_best_epoch_and_later_ones_leave_it(tiny_trial, tiny_splits):
+    """A rate that rises without end undoes what the first epochs learnt."""
+    changes = {"epochs": 4, "lr": 1.0, "lr_schedule": "constant", "warmup": 3.9, "batch_size": 16}
+    rows: list[Any] = []
+    spec = tiny_trial(dense=changes | {"select": "best"})
+    best = AtmcTask.make_start(spec, tiny_splits, device="cpu", report=rows.append)
+    last = AtmcTask.make_start(tiny_trial(dense=changes), tiny_splits, device="cpu", report=lambda row: None)
+    figures = [row["robust_accuracy"] for row in rows]
+    epoch = best.facts["dense_epoch"]
+    assert figures[epoch - 1] == max(figures) > figures[-1]
+    assert last.facts["dense_epoch"] == 4
+    assert best.facts["dense_robust_accuracy"] > last.facts["dense_robust_accuracy"]
+    model = Architecture("small_cnn", {"width": 4}, tiny_splits.input_shape, 10).build()
+    model.load_state_dict(dict(best.tensors))
+    again = measure(
+        model.eval(), DeviceData(tiny_splits.validation, "cpu"), PGD(steps=10), spec.threat, batch_size=500, seed=0
+    )
+    assert again.robust.value == max(figures)
+
+
 # --- resuming
 
 TIMES = re.compile(r".*_s$")
@@ -310,24 +388,25 @@ def resumed(spec: TrialSpec, data: Splits, start: Start, path: Path, after: int)
 
 TRADES = {"train": {"loss": {"name": "trades"}}}
 EMA = {"train": {"ema": 0.9}}
+BEST = {"train": {"lr": 0.1}, "evaluate": {"select": "best"}}
 
 
 @pytest.mark.parametrize("factors", ["none", "uvc", "uvc_plain", "low_rank"])
-@pytest.mark.parametrize("technique", [TRADES, EMA], ids=["trades", "ema"])
+@pytest.mark.parametrize("technique", [TRADES, EMA, BEST], ids=["trades", "ema", "best"])
 def test_every_technique_of_training_goes_with_every_form_and_resumes_to_the_bit(
     tiny_trial, tiny_splits, tiny_start, tmp_path, technique, factors
 ):
     compress = {"factors": factors, "pruning": "none" if factors == "low_rank" else "projected", "codebook_from": 0.3}
-    sections = {"train": {"epochs": 3, "batch_size": 60} | technique.get("train", {})}
+    sections = {"train": {"epochs": 2, "batch_size": 60} | technique.get("train", {})}
     spec = tiny_trial(**sections, compress=compress, evaluate=technique.get("evaluate", {}))
     whole = task_of(spec, tiny_splits, tiny_start)
-    rows = [whole.step() for _ in range(3)]
-    plain = task_of(tiny_trial(train={"epochs": 3, "batch_size": 60}, compress=compress), tiny_splits, tiny_start)
+    rows = [whole.step() for _ in range(2)]
+    plain = task_of(tiny_trial(train={"epochs": 2, "batch_size": 60}, compress=compress), tiny_splits, tiny_start)
     assert any(plain.step()[name] != row[name] for row in rows for name in ("loss", "size_bytes"))
-    task, _ = resumed(spec, tiny_splits, tiny_start, tmp_path / "c", 2)
+    task, _ = resumed(spec, tiny_splits, tiny_start, tmp_path / "c", 1)
     again = task.step()
     assert {k: v for k, v in again.items() if not TIMES.match(k)} == {
-        k: v for k, v in rows[2].items() if not TIMES.match(k)
+        k: v for k, v in rows[1].items() if not TIMES.match(k)
     }
     assert task.artifact() == whole.artifact()
 

@@ -1,0 +1,41 @@
+"""Which epoch counts, and when to stop: adversarial training overfits robustly (Rice et al., arXiv 2002.11569).
+
+Robust accuracy on held-out images peaks well before training ends. The figure of a best epoch is the largest of
+several noisy ones and so a little optimistic; images that chose nothing (`verify`, on test images) have the last word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atmc_search.spec import CompressSpec
+
+
+@dataclass
+class Selection:
+    """The best measurement so far and how many have come since without being better.
+
+    Attributes:
+        best: its (robust, clean) accuracy; clean accuracy decides between equals. None before the first.
+        since: measurements since the best, of those that count towards patience.
+    """
+
+    best: tuple[float, float] | None = None
+    since: int = 0
+
+    def take(self, robust: float, clean: float, *, counts: bool = True) -> bool:
+        """Takes in a measurement; whether it is the best so far. One that equals the best is not."""
+        better = self.best is None or (robust, clean) > self.best
+        if better:
+            self.best, self.since = (robust, clean), 0
+        elif counts:
+            self.since += 1
+        return better
+
+
+def in_force(settings: CompressSpec, progress: float) -> bool:
+    """Whether all constraints have set in after a share `progress` of training: patience does not run before."""
+    begin = settings.codebook_from if settings.bits < 32 else 0.0
+    if settings.schedule is not None:
+        begin = max(begin, settings.schedule.end)
+    return progress > begin
