@@ -49,7 +49,7 @@ METHODS: Mapping[str, Method] = {
             **_NO_RANKS,
             **_NO_BYTES,
         },
-        (*_OF_CODEBOOKS, "dense.eps", "train.eps", "dense.loss", "train.loss"),
+        (*_OF_CODEBOOKS, "dense.eps", "train.eps", "dense.loss", "train.loss", "dense.guard", "train.guard"),
     ),
     "da": Method(
         "dense adversarial training, nothing compressed",

@@ -13,6 +13,7 @@ from atmc_search.attacks.apgd_t import APGDT
 from atmc_search.attacks.autoattack import AutoAttack
 from atmc_search.attacks.base import Attack, Reference, frozen_weights, perturb
 from atmc_search.attacks.fgsm import FGSM
+from atmc_search.attacks.fgsm_rs import FGSMRS
 from atmc_search.attacks.none import NoAttack
 from atmc_search.attacks.pgd import PGD
 from atmc_search.attacks.threat import clip, distance, random_start
@@ -24,6 +25,7 @@ from atmc_search.spec import Component
 ATTACKS: dict[str, type[Attack]] = {
     "none": NoAttack,
     "fgsm": FGSM,
+    "fgsm_rs": FGSMRS,
     "pgd": PGD,
     "wrm": WRM,
     "apgd_ce": APGDCE,
@@ -36,6 +38,7 @@ __all__ = [
     "APGDT",
     "ATTACKS",
     "FGSM",
+    "FGSMRS",
     "PGD",
     "WRM",
     "Attack",

@@ -64,8 +64,10 @@ class StageSpec(Section):
 
     epochs: int = Field(ge=1, description="passes over the training images")
     lr: float = Field(0.05, gt=0, description="peak learning rate")
-    lr_schedule: Literal["cosine", "linear", "constant"] = Field(
-        "cosine", description="learning rate over the stage: to 0 by half a cosine or a line, or constant"
+    lr_schedule: Literal["cosine", "linear", "constant", "cyclic"] = Field(
+        "cosine",
+        description="learning rate over the stage: to 0 by half a cosine or a line, or constant; cyclic: a line up to "
+        "lr over 40 % of the stage, a line down to 0, without warmup",
     )
     warmup: float = Field(0.0, ge=0, description="epochs in which the learning rate rises from 0 to lr, in a line")
     batch_size: int = Field(128, ge=1, description="images a step")
@@ -82,6 +84,11 @@ class StageSpec(Section):
         Component(name="cross_entropy"),
         description="what is minimised: {name: cross_entropy}, {name: trades, beta: 6}, or 'package.module:attribute'",
     )
+    guard: bool = Field(
+        False,
+        description="against catastrophic overfitting of fast attacks: if PGD-10 on 256 training images finds "
+        "robustness collapsed after an epoch, the last good epoch's weights come back and PGD-7 trains from then on",
+    )
     eps: float | None = Field(
         None, ge=0, description="radius of this attack; default: the threat's, which is what is measured in any case"
     )
@@ -90,6 +97,10 @@ class StageSpec(Section):
     def _together(self) -> Self:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs momentum and momentum is 0; raise it, or remove nesterov")
+        if self.lr_schedule == "cyclic" and self.warmup:
+            raise ValueError("lr_schedule cyclic rises over 40 % of the stage by itself; remove warmup, or use linear")
+        if self.guard and self.attack.name == "none":
+            raise ValueError("guard watches an attack and attack is none; remove guard")
         if self.epochs and self.warmup >= self.epochs:
             raise ValueError(f"warmup of {self.warmup:g} epochs does not end within epochs: {self.epochs}; lower it")
         return self

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -34,6 +36,7 @@ from atmc_search.tasks.outline import dense_bytes, dense_weights, outline
 from atmc_search.training import (
     AdmmState,
     Constrained,
+    Guard,
     Selection,
     WeightAverage,
     all_finite,
@@ -95,6 +98,11 @@ class AtmcTask(Task):
         self._average = None if spec.train.ema is None else WeightAverage(self._model, spec.train.ema)
         self._seconds = {"train_s": 0.0, "pack_s": 0.0, "measure_s": 0.0}
         self._artifact: bytes | None = None
+        self._guard = Guard(self._train, self._attack, spec.train.trained_against(spec.threat), spec.seed)
+        self._good: dict[str, Tensor] = {}
+        self._good_facts: dict[str, Any] = {}
+        if spec.train.guard:
+            self._keep_good()
         self._selection = Selection()
         self._best: dict[str, Any] = {}
 
@@ -161,6 +169,8 @@ class AtmcTask(Task):
             build_loss(spec.dense, path="trial.dense"),
         )
         optimizer = make_optimizer(model, spec.dense)
+        guard = Guard(train, attack, spec.dense.trained_against(spec.threat), spec.dense.seed)
+        good = _copied(model, optimizer)
         selection = DenseSelection(spec, data, place) if spec.dense.select == "best" and spec.dense.epochs else None
         for epoch in range(spec.dense.epochs):
             stats = train_epoch(
@@ -171,12 +181,19 @@ class AtmcTask(Task):
                 epoch=epoch,
                 seed=spec.dense.seed,
                 label="dense",
-                attack=attack,
+                attack=guard.training,
                 threat=spec.dense.trained_against(spec.threat),
                 loss=loss,
                 augment=_augmentation(spec),
             )
             row: dict[str, Any] = {"epoch": epoch + 1, "epochs": spec.dense.epochs, "loss": stats.loss}
+            if spec.dense.guard:
+                if guard.collapsed(model, epoch + 1):
+                    model.load_state_dict(good[0])
+                    optimizer.load_state_dict(good[1])
+                elif not guard.collapsed_at:
+                    good = _copied(model, optimizer)
+                row["collapsed_epoch"] = guard.collapsed_at
             if selection is not None:
                 row["robust_accuracy"] = selection.take(model, epoch + 1)
             report(row)
@@ -185,6 +202,7 @@ class AtmcTask(Task):
         figures = _measure(spec, model.eval(), DeviceData(data.validation, place))
         costs = running_costs(model.cpu(), _architecture(spec, data), spec.evaluate.runtime)
         facts = {
+            "dense_collapsed_epoch": guard.collapsed_at,
             "dense_epoch": spec.dense.epochs if selection is None else selection.epoch,
             "dense_size_bytes": dense_bytes(model),
             **{f"dense_{name}": value for name, value in costs.items()},
@@ -204,7 +222,7 @@ class AtmcTask(Task):
                 epoch=self.epoch,
                 seed=self.spec.seed,
                 label="train",
-                attack=self._attack,
+                attack=self._guard.training,
                 threat=self.spec.train.trained_against(self.spec.threat),
                 loss=self._loss,
                 constrained=self._constrained,
@@ -215,8 +233,11 @@ class AtmcTask(Task):
                 raise TrialFailed(
                     f"diverged: weights are not finite after epoch {self.epoch + 1}; lower trial.train.lr"
                 )
+            if self.spec.train.guard:
+                self._watch()
         self.epoch += 1
         metrics: dict[str, Any] = {"loss": stats.loss, "adversarial_train_accuracy": stats.adversarial_accuracy}
+        metrics["collapsed_epoch"] = self._guard.collapsed_at
         if self.done or self.epoch % self.spec.evaluate.every == 0:
             metrics |= self._selected()
         return metrics | dict(self._start.facts) | self._seconds
@@ -231,6 +252,35 @@ class AtmcTask(Task):
         return self._artifact
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, bound = self._trained()
+        if not self._guard.collapsed_at:  # there is nothing to go back to after
+            tensors |= {f"good/{name}": tensor for name, tensor in self._good.items()}
+        if self._best:
+            tensors["best/artifact"] = torch.frombuffer(bytearray(self.artifact()), dtype=torch.uint8)
+        return tensors, {
+            **bound,
+            "epoch": self.epoch,
+            "seconds": dict(self._seconds),
+            "guard": [self._guard.best, self._guard.collapsed_at, self._good_facts],
+            "selection": [self._selection.best, self._selection.since],
+            "best": self._best,
+        }
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        tensors = {name: tensor.to(self._device) for name, tensor in tensors.items()}
+        self._good = {name.removeprefix("good/"): t for name, t in tensors.items() if name.startswith("good/")}
+        self._guard.best, self._guard.collapsed_at, self._good_facts = facts["guard"]
+        self._go_on_from({name: t for name, t in tensors.items() if not name.startswith("good/")}, facts)
+        best, since = facts["selection"]
+        self._selection = Selection(tuple(best) if best else None, since)
+        self._best = dict(facts["best"])
+        if self._best:
+            self._artifact = tensors["best/artifact"].cpu().numpy().tobytes()
+        self.epoch = facts["epoch"]
+        self._seconds = dict(facts["seconds"])
+
+    def _trained(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What training has made of the weights, and all that binds or follows them: tensors and plain facts."""
         tensors = {f"model/{name}": tensor for name, tensor in self._model.state_dict().items()}
         for name, parameter in self._model.named_parameters():
             momentum = self._optimizer.state[parameter].get("momentum_buffer")
@@ -240,45 +290,42 @@ class AtmcTask(Task):
         if admm is not None:
             for part, values in (("copies", admm.copies), ("duals", admm.duals), ("centres", admm.centres)):
                 tensors |= {f"{part}/{name}": tensor for name, tensor in values.items()}
-        if self._best:
-            tensors["best/artifact"] = torch.frombuffer(bytearray(self.artifact()), dtype=torch.uint8)
         if self._average is not None:
             tensors |= {f"average/{name}": tensor for name, tensor in self._average.tensors.items()}
         bits = None
         if admm is not None:
             bits = admm.codebook.bits if isinstance(admm.codebook.bits, int) else dict(admm.codebook.bits)
-        steps = self._average.steps if self._average else 0
-        return tensors, {
-            "epoch": self.epoch,
-            "seconds": dict(self._seconds),
-            "bits": bits,
-            "averaged_steps": steps,
-            "selection": [self._selection.best, self._selection.since],
-            "best": self._best,
-        }
+        return tensors, {"bits": bits, "averaged_steps": self._average.steps if self._average else 0}
 
-    def load_state_dict(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    def _go_on_from(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Goes on from what `_trained` gave."""
         parts: dict[str, dict[str, Tensor]] = {}
         for path, tensor in tensors.items():
             part, _, name = path.partition("/")
-            parts.setdefault(part, {})[name] = tensor.to(self._device)
+            parts.setdefault(part, {})[name] = tensor.clone()
         self._model.load_state_dict(parts["model"])
         for name, parameter in self._model.named_parameters():
+            self._optimizer.state[parameter].pop("momentum_buffer", None)
             if name in parts.get("momentum", {}):
-                self._optimizer.state[parameter]["momentum_buffer"] = parts["momentum"][name].clone()
+                self._optimizer.state[parameter]["momentum_buffer"] = parts["momentum"][name]
+        self._constrained.admm = None
         if "copies" in parts:
             centres = {name: tensor.cpu() for name, tensor in parts["centres"].items()}
             codebook = Codebook(facts["bits"], seed=self.spec.seed)
             self._constrained.admm = AdmmState(codebook, parts["copies"], parts["duals"], centres)
         if self._average is not None:
             self._average.load(parts["average"], facts["averaged_steps"])
-        best, since = facts["selection"]
-        self._selection = Selection(tuple(best) if best else None, since)
-        self._best = dict(facts["best"])
-        if self._best:
-            self._artifact = parts["best"]["artifact"].cpu().numpy().tobytes()
-        self.epoch = facts["epoch"]
-        self._seconds = dict(facts["seconds"])
+
+    def _keep_good(self) -> None:
+        tensors, self._good_facts = self._trained()
+        self._good = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+    def _watch(self) -> None:
+        """Undoes an epoch in which robustness collapsed; keeps one in which it did not."""
+        if self._guard.collapsed(self._model, self.epoch + 1):
+            self._go_on_from(self._good, self._good_facts)
+        elif not self._guard.collapsed_at:
+            self._keep_good()
 
     def _selected(self) -> dict[str, Any]:
         """Measures; gives the figures of the file that the trial reports now, which `artifact` is too."""
@@ -301,7 +348,8 @@ class AtmcTask(Task):
             averaged = self._average is not None
             with self._average.in_place() if self._average else nullcontext():
                 weights = self._constrained.final(averaged=averaged)
-                deployed = self._deployer.deploy(weights, admm.centres if admm else {}, self._train)
+                deployer = replace(self._deployer, attack=self._guard.training)
+                deployed = deployer.deploy(weights, admm.centres if admm else {}, self._train)
             self._artifact, sizes = deployed.artifact, deployed.sizes
         with self._timed("measure_s"):
             decoded = unpack(self._artifact, allow_custom_models=True)
@@ -350,6 +398,11 @@ class AtmcTask(Task):
             yield
         finally:
             self._seconds[stage] += time.perf_counter() - began
+
+
+def _copied(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Both states as they are now, which later steps leave alone."""
+    return copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
 
 
 def _measure(spec: TrialSpec, model: nn.Module, data: DeviceData) -> Measurement:

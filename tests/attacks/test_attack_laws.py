@@ -28,6 +28,7 @@ class Case(NamedTuple):
 CASES = [
     Case("none", moves=False),
     Case("fgsm"),
+    Case("fgsm_rs"),
     Case("pgd"),
     Case("pgd", {"steps": 3, "restarts": 3}),
     Case("pgd", {"steps": 2, "step_size": 5.0}),

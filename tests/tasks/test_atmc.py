@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from atmc_search.artifact import Architecture, read_header, unpack
 from atmc_search.artifact.container import read_contents
-from atmc_search.attacks import PGD, build_attack
+from atmc_search.attacks import FGSMRS, PGD, build_attack
 from atmc_search.data import DeviceData, Splits
 from atmc_search.errors import SpecError, TrialFailed
 from atmc_search.measure import measure, wilson_interval
 from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks import TASKS, AtmcTask, Start, task_named
 from atmc_search.tasks.cost import running_costs
-from atmc_search.training import load_tensors, save_tensors
+from atmc_search.training import Guard, load_tensors, make_optimizer, save_tensors, train_epoch
 
 Maker = Callable[..., TrialSpec]
 TYPES = {"int64": int, "float64": float, "string": str, "bool": bool}
@@ -368,6 +368,67 @@ def test_the_dense_start_is_that_of_its_best_epoch_and_later_ones_leave_it(tiny_
     assert again.robust.value == max(figures)
 
 
+def collapsing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the guard find, epoch by epoch: sound; collapsed (PGD breaks what the attack does not)."""
+    found = [(0.6, 0.7), (0.1, 0.9)]
+
+    def collapsed(guard: Guard, model: torch.nn.Module, epoch: int) -> bool:
+        monkeypatch.setattr(Guard, "_surviving", lambda self, m, attack: found[epoch - 1][attack == self.attack])
+        return whole(guard, model, epoch)
+
+    whole = Guard.collapsed
+    monkeypatch.setattr(Guard, "collapsed", collapsed)
+
+
+def test_a_dense_epoch_that_collapsed_is_undone_and_pgd_goes_on(tiny_trial, tiny_splits, monkeypatch):
+    collapsing(monkeypatch)
+    rows: list[Any] = []
+    spec = tiny_trial(dense={"epochs": 3, "attack": {"name": "fgsm_rs"}, "guard": True})
+    start = AtmcTask.make_start(spec, tiny_splits, device="cpu", report=rows.append)
+    assert [row["collapsed_epoch"] for row in rows] == [0, 2, 2]
+    assert start.facts["dense_collapsed_epoch"] == 2
+    mean, std = tiny_splits.channel_stats()
+    model = Architecture("small_cnn", {"width": 4}, tiny_splits.input_shape, 10).build(mean, std, seed=0)
+    data, optimizer = DeviceData(tiny_splits.train, "cpu"), make_optimizer(model, spec.dense)
+    for epoch, attack in ((0, FGSMRS()), (2, PGD(steps=7))):
+        train_epoch(
+            model,
+            data,
+            optimizer,
+            stage=spec.dense,
+            epoch=epoch,
+            seed=0,
+            label="dense",
+            attack=attack,
+            threat=spec.threat,
+        )
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(start.tensors[name], tensor), name
+
+
+def test_a_trial_goes_back_with_all_that_follows_its_weights_and_resumes(
+    tiny_trial, tiny_splits, tiny_start, tmp_path, monkeypatch
+):
+    collapsing(monkeypatch)
+    train = {"epochs": 3, "attack": {"name": "fgsm_rs"}, "guard": True, "ema": 0.9}
+    spec = tiny_trial(train=train, compress={"codebook_from": 0.0})
+    whole = task_of(spec, tiny_splits, tiny_start)
+    whole.step()
+    good = {name: tensor.clone() for name, tensor in whole.state_dict()[0].items() if not name.startswith("good/")}
+    assert whole.step()["collapsed_epoch"] == 2
+    assert {"model", "momentum", "copies", "duals", "centres", "average"} <= {name.partition("/")[0] for name in good}
+    now = whole.state_dict()[0]
+    assert now.keys() == good.keys()
+    assert all(torch.equal(now[name], tensor) for name, tensor in good.items())
+    last = whole.step()
+    for after in (1, 2):
+        task, _ = resumed(spec, tiny_splits, tiny_start, tmp_path / "c", after)
+        while not task.done:
+            row = task.step()
+        assert (row["loss"], row["collapsed_epoch"]) == (last["loss"], 2)
+        assert task.artifact() == whole.artifact()
+
+
 # --- resuming
 
 TIMES = re.compile(r".*_s$")
@@ -388,11 +449,12 @@ def resumed(spec: TrialSpec, data: Splits, start: Start, path: Path, after: int)
 
 TRADES = {"train": {"loss": {"name": "trades"}}}
 EMA = {"train": {"ema": 0.9}}
+FAST = {"train": {"attack": {"name": "fgsm_rs"}, "lr_schedule": "cyclic", "guard": True}}
 BEST = {"train": {"lr": 0.1}, "evaluate": {"select": "best"}}
 
 
 @pytest.mark.parametrize("factors", ["none", "uvc", "uvc_plain", "low_rank"])
-@pytest.mark.parametrize("technique", [TRADES, EMA, BEST], ids=["trades", "ema", "best"])
+@pytest.mark.parametrize("technique", [TRADES, EMA, BEST, FAST], ids=["trades", "ema", "best", "fast"])
 def test_every_technique_of_training_goes_with_every_form_and_resumes_to_the_bit(
     tiny_trial, tiny_splits, tiny_start, tmp_path, technique, factors
 ):

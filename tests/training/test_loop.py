@@ -87,6 +87,11 @@ def train(
         ("linear", 0.0, 1),
         ("linear", 0.3, 0.7),
         ("linear", 1.0, 0),
+        ("cyclic", 0.0, 0),
+        ("cyclic", 0.1, 0.25),
+        ("cyclic", 0.4, 1),
+        ("cyclic", 0.7, 0.5),
+        ("cyclic", 1.0, 0),
     ],
 )
 def test_learning_rate_is_half_a_cosine_a_line_or_constant(schedule, progress, share):
