@@ -124,6 +124,13 @@ class DenseSpec(StageSpec):
     seed: int = Field(0, ge=0, description="seed of initial weights, data order and attacks")
 
 
+class DistillationSpec(Section):
+    """Soft labels of the dense start on clean images, for the model in training on adversarial ones."""
+
+    weight: float = Field(0.5, ge=0, le=1, description="share of the soft labels in the loss")
+    temperature: float = Field(1.0, gt=0, description="by which the logits of both are divided")
+
+
 class TrainSpec(StageSpec):
     """Training under the compression constraints."""
 
@@ -133,6 +140,11 @@ class TrainSpec(StageSpec):
         lt=1,
         description="decay, by step, of an average of the weights, which is projected again, measured and "
         "packed; min(ema, (1 + t) / (10 + t)) at step t; default: the last weights",
+    )
+    distillation: DistillationSpec | None = Field(
+        None,
+        description="{weight: 0.5, temperature: 1}: the loss is (1 - weight) x loss + weight x temperature^2 x "
+        "KL(dense start on clean images || model on adversarial ones); default: none",
     )
     patience: int | None = Field(
         None,
@@ -267,6 +279,14 @@ class TrialSpec(Section):
     def _stages_in_the_unit_of_pixels(self) -> TrialSpec:
         for name, stage in (("dense", self.dense), ("train", self.train)):
             _refuse_bytes(stage.trained_against(self.threat), f"{name}.eps")
+        return self
+
+    @model_validator(mode="after")
+    def _taught_by_something(self) -> TrialSpec:
+        if self.train.distillation is not None and self.dense.epochs == 0:
+            raise ValueError(
+                "train.distillation learns from the dense start and dense.epochs is 0; raise it, or remove it"
+            )
         return self
 
     @field_validator("method")

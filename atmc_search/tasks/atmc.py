@@ -38,6 +38,7 @@ from atmc_search.training import (
     Constrained,
     Guard,
     Selection,
+    Teacher,
     WeightAverage,
     all_finite,
     build_loss,
@@ -95,6 +96,11 @@ class AtmcTask(Task):
         )
         self._constrained.project(0.0)  # training starts within what is allowed
         self._optimizer = make_optimizer(self._model, spec.train)
+        self._teacher = None
+        if spec.train.distillation is not None:
+            self._teacher = Teacher(
+                self._dense_model(), spec.train.distillation.weight, spec.train.distillation.temperature
+            )
         self._average = None if spec.train.ema is None else WeightAverage(self._model, spec.train.ema)
         self._seconds = {"train_s": 0.0, "pack_s": 0.0, "measure_s": 0.0}
         self._artifact: bytes | None = None
@@ -154,7 +160,8 @@ class AtmcTask(Task):
     @classmethod
     def start_key(cls, spec: TrialSpec) -> str:
         parts = spec.model_dump(mode="json", include={"data", "model", "threat", "dense", "evaluate"})
-        return fingerprint(parts | {"evaluate": {k: v for k, v in parts["evaluate"].items() if k != "masking_images"}})
+        of_trials = ("masking_images", "select")
+        return fingerprint(parts | {"evaluate": {k: v for k, v in parts["evaluate"].items() if k not in of_trials}})
 
     @classmethod
     def make_start(cls, spec: TrialSpec, data: Splits, *, device: str, report: Report) -> Start:
@@ -225,6 +232,7 @@ class AtmcTask(Task):
                 attack=self._guard.training,
                 threat=self.spec.train.trained_against(self.spec.threat),
                 loss=self._loss,
+                teacher=self._teacher,
                 constrained=self._constrained,
                 average=self._average,
                 augment=_augmentation(self.spec),
@@ -376,15 +384,19 @@ class AtmcTask(Task):
             "batch_norm_reestimated": deployed.batch_norm_reestimated,
         }
 
+    def _dense_model(self) -> nn.Module:
+        """The dense start, in eval mode."""
+        model = self._architecture.build()
+        model.load_state_dict(dict(self._start.tensors))
+        return model.to(self._device).eval()
+
     def _masking_flags(self, decoded: nn.Module) -> str:
-        surrogate = self._architecture.build()
-        surrogate.load_state_dict(dict(self._start.tensors))
         checks = masking_checks(
             decoded,
             self._validation,
             self._evaluation,
             self.spec.threat,
-            surrogate=surrogate.to(self._device).eval(),
+            surrogate=self._dense_model(),
             images=self.spec.evaluate.masking_images,
             batch_size=self.spec.evaluate.batch_size,
             seed=self.spec.evaluate.seed,

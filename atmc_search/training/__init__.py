@@ -4,6 +4,7 @@ from atmc_search.training.admm import AdmmState, add_penalty, admm_start, admm_u
 from atmc_search.training.average import WeightAverage
 from atmc_search.training.batch_norm import AttackedBatches, attacked_loss, has_running_statistics, reestimated
 from atmc_search.training.checkpoint import load_tensors, save_tensors, tensors_from_bytes, tensors_to_bytes
+from atmc_search.training.distillation import Teacher
 from atmc_search.training.guard import Guard
 from atmc_search.training.loop import (
     Constrained,
@@ -26,6 +27,7 @@ __all__ = [
     "Guard",
     "Loss",
     "Selection",
+    "Teacher",
     "WeightAverage",
     "add_penalty",
     "admm_start",

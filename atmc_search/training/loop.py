@@ -22,6 +22,7 @@ from atmc_search.errors import TrialFailed
 from atmc_search.spec import CompressSpec, StageSpec, ThreatModel
 from atmc_search.training.admm import AdmmState, add_penalty, admm_start, admm_update, refuse_divergence
 from atmc_search.training.average import WeightAverage
+from atmc_search.training.distillation import Teacher
 from atmc_search.training.losses import CrossEntropy, Loss
 
 _CROSS_ENTROPY = CrossEntropy()
@@ -108,6 +109,7 @@ def train_epoch(
     attack: Attack,
     threat: ThreatModel,
     loss: Loss = _CROSS_ENTROPY,
+    teacher: Teacher | None = None,
     constrained: Constrained | None = None,
     average: WeightAverage | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
@@ -130,6 +132,7 @@ def train_epoch(
         attack: the inner maximisation.
         threat: norm and eps.
         loss: of the step, and perhaps what the attack ascends in place of the cross-entropy.
+        teacher: mixes soft labels into the loss, or None.
         constrained: what binds the weights, or None for the dense stage.
         average: takes in the weights after every step, or None.
         augment: applied to every batch before the attack, or None.
@@ -152,6 +155,8 @@ def train_epoch(
                 x = augment(x, generator)
             x_adv = perturb(attack, model, x, y, threat, generator, reference=loss.reference)
             value, logits = loss(model, x, x_adv, y)
+            if teacher is not None:
+                value = teacher.mixed(value, x, logits)
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
             if stage.clip_norm is not None:  # before ADMM's pull, which is to stay as strong at a step of large loss

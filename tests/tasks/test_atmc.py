@@ -368,6 +368,20 @@ def test_the_dense_start_is_that_of_its_best_epoch_and_later_ones_leave_it(tiny_
     assert again.robust.value == max(figures)
 
 
+def test_the_teacher_is_the_dense_start_on_clean_images(tiny_trial, tiny_splits, tiny_start):
+    """Nothing bound, no attack, soft labels alone: at the start itself the divergence from it is nil."""
+    train = {"lr": 1e-12, "weight_decay": 0.0, "attack": {"name": "none"}, "distillation": {"weight": 1.0}}
+    spec = tiny_trial(train=train, compress={"bits": 32, "keep": 1.0})
+    assert task_of(spec, tiny_splits, tiny_start).step()["loss"] == pytest.approx(0.0, abs=1e-6)
+    attacked = tiny_trial(train=train | {"attack": {"name": "fgsm"}}, compress={"bits": 32, "keep": 1.0})
+    assert task_of(attacked, tiny_splits, tiny_start).step()["loss"] > 0.01
+
+
+def test_distillation_without_dense_training_is_refused(tiny_trial):
+    with pytest.raises(ValueError, match=r"dense.epochs is 0; raise it"):
+        tiny_trial(train={"distillation": {"weight": 0.5}}, dense={"epochs": 0})
+
+
 def collapsing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the guard find, epoch by epoch: sound; collapsed (PGD breaks what the attack does not)."""
     found = [(0.6, 0.7), (0.1, 0.9)]
@@ -450,11 +464,14 @@ def resumed(spec: TrialSpec, data: Splits, start: Start, path: Path, after: int)
 TRADES = {"train": {"loss": {"name": "trades"}}}
 EMA = {"train": {"ema": 0.9}}
 FAST = {"train": {"attack": {"name": "fgsm_rs"}, "lr_schedule": "cyclic", "guard": True}}
+TAUGHT = {"train": {"distillation": {"weight": 0.7, "temperature": 2.0}}}
 BEST = {"train": {"lr": 0.1}, "evaluate": {"select": "best"}}
 
 
 @pytest.mark.parametrize("factors", ["none", "uvc", "uvc_plain", "low_rank"])
-@pytest.mark.parametrize("technique", [TRADES, EMA, BEST, FAST], ids=["trades", "ema", "best", "fast"])
+@pytest.mark.parametrize(
+    "technique", [TRADES, EMA, BEST, FAST, TAUGHT], ids=["trades", "ema", "best", "fast", "taught"]
+)
 def test_every_technique_of_training_goes_with_every_form_and_resumes_to_the_bit(
     tiny_trial, tiny_splits, tiny_start, tmp_path, technique, factors
 ):
