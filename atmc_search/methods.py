@@ -36,6 +36,7 @@ _NO_CODEBOOK = {"compress.bits": 32, "compress.bit_allocation": "uniform"}
 _OF_CODEBOOKS = ("compress.rho", "compress.dual_every", "compress.codebook_from")
 _NO_RANKS = {"compress.energy": None}
 _NO_BYTES = {"compress.budget_bytes": None}
+_OF_PLAIN_WEIGHTS = ("compress.count",)
 
 METHODS: Mapping[str, Method] = {
     "nap": Method(
@@ -61,7 +62,7 @@ METHODS: Mapping[str, Method] = {
             **_NO_RANKS,
             **_NO_BYTES,
         },
-        (*_OF_CODEBOOKS, "compress.schedule"),
+        (*_OF_CODEBOOKS, *_OF_PLAIN_WEIGHTS, "compress.schedule"),
     ),
     "ap": Method(
         "adversarial pruning: pruned once by magnitude, fine-tuned adversarially with the mask fixed",
@@ -76,12 +77,12 @@ METHODS: Mapping[str, Method] = {
     "alr": Method(
         "adversarial training of low-rank layers W = UV, ranks from the singular values of all layers together",
         {"compress.factors": "low_rank", "compress.pruning": "none", **_NO_CODEBOOK},
-        (*_OF_CODEBOOKS, "compress.schedule"),
+        (*_OF_CODEBOOKS, *_OF_PLAIN_WEIGHTS, "compress.schedule"),
     ),
     "atmc_32": Method(
         "ATMC without codebooks: W = UV + C under one ℓ0 budget",
         {"compress.factors": "uvc", "compress.pruning": "projected", **_NO_CODEBOOK, **_NO_RANKS, **_NO_BYTES},
-        _OF_CODEBOOKS,
+        (*_OF_CODEBOOKS, *_OF_PLAIN_WEIGHTS),
     ),
     "atmc": Method(
         "ATMC: W = UV + C under one ℓ0 budget, codebooks of 2^bits values by ADMM",
@@ -92,6 +93,7 @@ METHODS: Mapping[str, Method] = {
             **_NO_RANKS,
             **_NO_BYTES,
         },
+        _OF_PLAIN_WEIGHTS,
     ),
     "atmc_mixed": Method(
         "ATMC with bits per tensor: the bytes that `bits` everywhere would cost, spent where they save most distortion",
@@ -101,5 +103,6 @@ METHODS: Mapping[str, Method] = {
             "compress.bit_allocation": "mixed",
             **_NO_RANKS,
         },
+        _OF_PLAIN_WEIGHTS,
     ),
 }

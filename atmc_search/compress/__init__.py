@@ -18,6 +18,7 @@ from atmc_search.compress.factors import (
     layers_to_compress,
 )
 from atmc_search.compress.l0 import GlobalL0, largest
+from atmc_search.compress.live import LiveBudget
 from atmc_search.compress.ranks import ranks_by_budget, ranks_by_energy, spectra
 from atmc_search.compress.schedule import CubicSchedule
 from atmc_search.compress.support import FixedSupport
@@ -31,6 +32,7 @@ __all__ = [
     "FactorisedLayer",
     "FixedSupport",
     "GlobalL0",
+    "LiveBudget",
     "Weights",
     "combine",
     "constrained_weights",

@@ -150,6 +150,11 @@ class CompressSpec(Section):
     keep: float = Field(
         gt=0, le=1, description="non-zeros that survive (low_rank: entries of factors), as a share of the dense weights"
     )
+    count: Literal["all", "live"] = Field(
+        "all",
+        description="non-zeros that the budget counts. live: dead ones, which read what never varies or make what nobody reads, "
+        "are zeroed in training as they are in the file, and their places go to the next largest",
+    )
     energy: float | None = Field(
         None, gt=0, le=1, description="low_rank: ranks keep this share of all squared singular values, in place of keep"
     )
@@ -185,6 +190,11 @@ class CompressSpec(Section):
             raise ValueError("energy and budget_bytes both set the ranks; keep one of them")
         if self.schedule is not None and self.pruning != "projected":
             raise ValueError(f"schedule is of projected pruning and pruning is {self.pruning}; remove schedule")
+        if self.count == "live" and (self.factors != "none" or self.pruning == "none"):
+            raise ValueError(
+                f"count live is of pruned weights W = C; factors is {self.factors} and pruning {self.pruning}; "
+                "set factors to none and pruning to projected, or remove count"
+            )
         if self.budget_bytes is not None and self.factors != "low_rank" and self.bit_allocation == "uniform":
             raise ValueError("budget_bytes needs something to set; use factors low_rank or bit_allocation mixed")
         return self

@@ -26,7 +26,7 @@ from atmc_search.measure import Measurement, masking_checks, measure
 from atmc_search.results import ATMC_COLUMNS, Column
 from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks.base import Report, Start, Task
-from atmc_search.tasks.constraints import l0_budget, low_ranks, pruning_of, schedule_of
+from atmc_search.tasks.constraints import budget_of, l0_budget, low_ranks, pruning_of, schedule_of
 from atmc_search.tasks.cost import dense_costs, running_costs
 from atmc_search.tasks.deploy import FIGURES_BYTES, Deployer, overhead_bytes
 from atmc_search.tasks.outline import dense_bytes, dense_weights, outline
@@ -71,12 +71,14 @@ class AtmcTask(Task):
         self._model.to(self._device)
         self._deployer = Deployer(self._model, self._layers, self._architecture, spec, self._attack, meta)
         weights = constrained_weights(self._model, self._layers)
+        budget = budget_of(spec.compress, self._model, data.input_shape)
         self._constrained = Constrained(
             weights,
-            pruning_of(spec.compress, weights, dense_weights(self._layers)),
+            pruning_of(spec.compress, weights, dense_weights(self._layers), budget),
             self._deployer.codebook if spec.compress.bits < 32 else None,
             spec.compress,
             schedule_of(spec.compress, weights, dense_weights(self._layers)),
+            budget,
         )
         self._constrained.project(0.0)  # training starts within what is allowed
         self._optimizer = make_optimizer(self._model, spec.train)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, nn
 
 from atmc_search.artifact import encoded_bytes, mixed_bits
+from atmc_search.channels import Living
 from atmc_search.compress import (
     Codebook,
     Constraint,
@@ -14,6 +15,7 @@ from atmc_search.compress import (
     FactorisedLayer,
     FixedSupport,
     GlobalL0,
+    LiveBudget,
     Weights,
     factorisable,
     layers_to_compress,
@@ -30,17 +32,36 @@ def l0_budget(settings: CompressSpec, dense_weights: int) -> int:
     return round(settings.keep * dense_weights)
 
 
-def pruning_of(settings: CompressSpec, weights: Weights, dense_weights: int) -> Constraint[None] | None:
+def budget_of(
+    settings: CompressSpec, model: nn.Module, input_shape: tuple[int, int, int]
+) -> Callable[[int], Constraint[None]]:
+    """What projects onto at most so many non-zeros.
+
+    Args:
+        settings: of the trial.
+        model: in training, on images of (channels, height, width).
+        input_shape: that shape.
+    """
+    if settings.count == "all":
+        return GlobalL0
+    living = Living.of(model, input_shape)
+    return lambda k: LiveBudget(GlobalL0(k), living)
+
+
+def pruning_of(
+    settings: CompressSpec, weights: Weights, dense_weights: int, budget_of_k: Callable[[int], Constraint[None]]
+) -> Constraint[None] | None:
     """What the weights are projected onto after every step; None where nothing is pruned.
 
     Args:
         settings: of the trial.
         weights: as training starts, dense; a support that is fixed before training is that of their largest.
         dense_weights: of the plain model.
+        budget_of_k: projects onto so many non-zeros (`budget_of`).
     """
     if settings.pruning == "none":
         return None
-    budget = GlobalL0(l0_budget(settings, dense_weights))
+    budget = budget_of_k(l0_budget(settings, dense_weights))
     if settings.pruning == "projected":
         return budget
     pruned, _ = budget.project(weights, None)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atmc_search.attacks import Attack, perturb
-from atmc_search.compress import Codebook, Constraint, CubicSchedule, FixedSupport, Weights
+from atmc_search.compress import Codebook, Constraint, CubicSchedule, FixedSupport, GlobalL0, Weights
 from atmc_search.data import DeviceData
 from atmc_search.errors import TrialFailed
 from atmc_search.spec import CompressSpec, StageSpec, ThreatModel
@@ -42,6 +42,7 @@ class Constrained:
         codebook: gives the codebook constraint for the weights as they are when ADMM sets in; None: no codebook.
         settings: when ADMM sets in, and how hard it pulls.
         schedule: of the budget that weights are projected onto after every step; None: `pruning`, from the start.
+        budget: what projects onto a schedule's budget of so many non-zeros.
         admm: its state, once it has set in.
     """
 
@@ -50,6 +51,7 @@ class Constrained:
     codebook: Callable[[Weights], Codebook] | None
     settings: CompressSpec
     schedule: CubicSchedule | None = None
+    budget: Callable[[int], Constraint[None]] = GlobalL0
     admm: AdmmState | None = None
     frozen: FixedSupport | None = None
 
@@ -75,7 +77,7 @@ class Constrained:
         """Moves the weights onto what is allowed after a share `progress` of training."""
         allowed: Constraint[None] | None = self.pruning
         if self.schedule is not None:
-            allowed = self.frozen or self.schedule.budget(progress)
+            allowed = self.frozen or self.budget(self.schedule.k_at(progress))
         if allowed is None:
             return
         projected, _ = allowed.project(self.weights, None)

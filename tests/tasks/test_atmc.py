@@ -232,6 +232,18 @@ def test_under_a_schedule_every_measured_file_is_within_the_final_budget(tiny_tr
         assert (held > budget) == (task.epoch < 3)  # training itself comes down to it between epochs two and three
 
 
+@pytest.mark.parametrize("pruning", ["projected", "one_shot"])
+def test_a_budget_of_living_weights_is_all_in_the_file(tiny_trial, tiny_splits, tiny_start, pruning):
+    def non_zeros(**compress: Any) -> tuple[int, int]:
+        spec = tiny_trial(compress={"bits": 32, "keep": 0.01, "pruning": pruning} | compress)
+        metrics = task_of(spec, tiny_splits, tiny_start).step()
+        return metrics["nnz"], round(0.01 * metrics["dense_weights"])
+
+    plain, budget = non_zeros()
+    assert plain < budget
+    assert non_zeros(count="live") == (budget, budget)
+
+
 def test_without_dense_epochs_trials_start_from_the_initial_weights(tiny_trial, tiny_splits):
     spec = tiny_trial(dense={"epochs": 0, "seed": 3}, train={"epochs": 2}, compress={"schedule": CUBIC})
     start = AtmcTask.make_start(spec, tiny_splits, device="cpu", report=lambda row: None)
@@ -295,6 +307,7 @@ def resumed(spec: TrialSpec, data: Splits, start: Start, path: Path, after: int)
         ({"factors": "none", "bits": 32}, 1, False),
         ({"factors": "none", "schedule": CUBIC}, 2, True),
         ({"factors": "uvc", "schedule": CUBIC, "bits": 32}, 1, False),
+        ({"factors": "none", "schedule": CUBIC, "count": "live", "keep": 0.02}, 2, True),
     ],
 )
 def test_a_resumed_trial_goes_on_to_the_bit(tiny_trial, tiny_splits, tiny_start, tmp_path, compress, after, admm):
