@@ -36,6 +36,7 @@ _NO_CODEBOOK = {"compress.bits": 32, "compress.bit_allocation": "uniform"}
 _OF_CODEBOOKS = ("compress.rho", "compress.dual_every", "compress.codebook_from")
 _NO_RANKS = {"compress.energy": None}
 _NO_BYTES = {"compress.budget_bytes": None}
+_OF_PRUNING = ("compress.schedule", "compress.price")
 _OF_PLAIN_WEIGHTS = ("compress.count",)
 
 METHODS: Mapping[str, Method] = {
@@ -62,7 +63,7 @@ METHODS: Mapping[str, Method] = {
             **_NO_RANKS,
             **_NO_BYTES,
         },
-        (*_OF_CODEBOOKS, *_OF_PLAIN_WEIGHTS, "compress.schedule"),
+        (*_OF_CODEBOOKS, *_OF_PLAIN_WEIGHTS, *_OF_PRUNING),
     ),
     "ap": Method(
         "adversarial pruning: pruned once by magnitude, fine-tuned adversarially with the mask fixed",
@@ -77,7 +78,7 @@ METHODS: Mapping[str, Method] = {
     "alr": Method(
         "adversarial training of low-rank layers W = UV, ranks from the singular values of all layers together",
         {"compress.factors": "low_rank", "compress.pruning": "none", **_NO_CODEBOOK},
-        (*_OF_CODEBOOKS, *_OF_PLAIN_WEIGHTS, "compress.schedule"),
+        (*_OF_CODEBOOKS, *_OF_PLAIN_WEIGHTS, *_OF_PRUNING),
     ),
     "atmc_32": Method(
         "ATMC without codebooks: W = UV + C under one ℓ0 budget",

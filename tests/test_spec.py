@@ -184,6 +184,7 @@ BAD: list[tuple[str, object, list[str]]] = [
     ("trial.compress", {"keep": 0.1, "pruning": "none", "schedule": {"name": "cubic"}}, ["pruning is none; remove"]),
     ("trial.compress", {"keep": 0.1, "factors": "uvc", "count": "live"}, ["factors is uvc", "or remove count"]),
     ("trial.compress", {"keep": 0.1, "pruning": "none", "count": "live"}, ["pruning none", "or remove count"]),
+    ("trial.compress", {"keep": 0.1, "pruning": "none", "price": "bytes"}, ["pruning is none; remove price"]),
     ("trial.train.eps", -0.1, ["-0.1", "greater than or equal to 0"]),
     (
         "trial",

@@ -2,8 +2,8 @@
 
 `folded` keeps the architecture and makes zeros of what has no effect; `slimmed` takes those channels out; `macs` and
 `width` count what is left; `Living` says which weights can have an effect, at every step of a training. All read the
-model's graph (`trace`), in which each operation is one of a few kinds (`operations`); to teach them an operation, add it
-to the tables there. What is in no table is left as it is.
+model's graph (`trace`), in which each operation is one of a few kinds (`operations`); to teach them an operation, add
+it to the tables there. What is in no table is left as it is.
 """
 
 from atmc_search.channels.counting import macs, width

@@ -20,6 +20,7 @@ from atmc_search.compress.factors import (
 from atmc_search.compress.l0 import GlobalL0, largest
 from atmc_search.compress.live import LiveBudget
 from atmc_search.compress.ranks import ranks_by_budget, ranks_by_energy, spectra
+from atmc_search.compress.rate import RateBudget, place_bits
 from atmc_search.compress.schedule import CubicSchedule
 from atmc_search.compress.support import FixedSupport
 
@@ -33,6 +34,7 @@ __all__ = [
     "FixedSupport",
     "GlobalL0",
     "LiveBudget",
+    "RateBudget",
     "Weights",
     "combine",
     "constrained_weights",
@@ -43,6 +45,7 @@ __all__ = [
     "kmeans_with_zero",
     "largest",
     "layers_to_compress",
+    "place_bits",
     "ranks_by_budget",
     "ranks_by_energy",
     "requantised",

@@ -152,8 +152,13 @@ class CompressSpec(Section):
     )
     count: Literal["all", "live"] = Field(
         "all",
-        description="non-zeros that the budget counts. live: dead ones, which read what never varies or make what nobody reads, "
-        "are zeroed in training as they are in the file, and their places go to the next largest",
+        description="non-zeros that the budget counts. live: dead ones, which read what never varies or make what "
+        "nobody reads, are zeroed in training as they are in the file, and their places go to the next largest",
+    )
+    price: Literal["count", "bytes"] = Field(
+        "count",
+        description="what a non-zero takes of the budget's choice: all the same, so that the largest stay; or the bits "
+        "of its place and value in the file, so that of two of one size that in the fuller row and column stays",
     )
     energy: float | None = Field(
         None, gt=0, le=1, description="low_rank: ranks keep this share of all squared singular values, in place of keep"
@@ -195,6 +200,8 @@ class CompressSpec(Section):
                 f"count live is of pruned weights W = C; factors is {self.factors} and pruning {self.pruning}; "
                 "set factors to none and pruning to projected, or remove count"
             )
+        if self.price == "bytes" and self.pruning == "none":
+            raise ValueError("price bytes is of pruning and pruning is none; remove price")
         if self.budget_bytes is not None and self.factors != "low_rank" and self.bit_allocation == "uniform":
             raise ValueError("budget_bytes needs something to set; use factors low_rank or bit_allocation mixed")
         return self

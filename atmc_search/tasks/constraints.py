@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from atmc_search.compress import (
     FixedSupport,
     GlobalL0,
     LiveBudget,
+    RateBudget,
     Weights,
     factorisable,
     layers_to_compress,
@@ -42,10 +44,13 @@ def budget_of(
         model: in training, on images of (channels, height, width).
         input_shape: that shape.
     """
+    budget: Callable[[int], Constraint[None]] = GlobalL0
+    if settings.price == "bytes":
+        budget = functools.partial(RateBudget, code_bits=settings.bits)
     if settings.count == "all":
-        return GlobalL0
+        return budget
     living = Living.of(model, input_shape)
-    return lambda k: LiveBudget(GlobalL0(k), living)
+    return lambda k: LiveBudget(budget(k), living)
 
 
 def pruning_of(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from atmc_search import compress
-from atmc_search.compress import Codebook, Constraint, FixedSupport, GlobalL0, LiveBudget, Weights
+from atmc_search.compress import Codebook, Constraint, FixedSupport, GlobalL0, LiveBudget, RateBudget, Weights
 
 
 def own_bits(weights: Weights) -> Codebook:
@@ -42,6 +42,8 @@ CONSTRAINTS: dict[str, Make] = {
     "l0 all": lambda _: GlobalL0(10_000),
     "support none": lambda weights: FixedSupport({name: torch.zeros_like(w).bool() for name, w in weights.items()}),
     "support half": half_supported,
+    "rate 0": lambda _: RateBudget(0, code_bits=3),
+    "rate 9": lambda _: RateBudget(9, code_bits=3),
     "live 7": one_tensor_dead,
     "codebook 1": lambda _: Codebook(1),
     "codebook 2": lambda _: Codebook(2, seed=5),

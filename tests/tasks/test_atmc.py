@@ -307,6 +307,7 @@ def resumed(spec: TrialSpec, data: Splits, start: Start, path: Path, after: int)
         ({"factors": "none", "bits": 32}, 1, False),
         ({"factors": "none", "schedule": CUBIC}, 2, True),
         ({"factors": "uvc", "schedule": CUBIC, "bits": 32}, 1, False),
+        ({"factors": "uvc", "schedule": CUBIC, "price": "bytes"}, 1, False),
         ({"factors": "none", "schedule": CUBIC, "count": "live", "keep": 0.02}, 2, True),
     ],
 )
