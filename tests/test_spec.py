@@ -185,6 +185,8 @@ BAD: list[tuple[str, object, list[str]]] = [
     ("trial.compress", {"keep": 0.1, "factors": "uvc", "count": "live"}, ["factors is uvc", "or remove count"]),
     ("trial.compress", {"keep": 0.1, "pruning": "none", "count": "live"}, ["pruning none", "or remove count"]),
     ("trial.compress", {"keep": 0.1, "pruning": "none", "price": "bytes"}, ["pruning is none; remove price"]),
+    ("trial.compress", {"keep": 0.1, "pruning": "hydra", "factors": "uvc"}, ["factors is uvc; set factors to none"]),
+    ("trial.compress", {"keep": 0.1, "pruning": "hydra", "count": "live"}, ["scores.budget is layer", "to global"]),
     ("trial.train.eps", -0.1, ["-0.1", "greater than or equal to 0"]),
     (
         "trial",

@@ -130,6 +130,16 @@ class ScheduleSpec(Section):
         return self
 
 
+class ScoreSpec(Section):
+    """How hydra finds the support (arXiv 2002.10509), before the weights on it are fine-tuned."""
+
+    share: float = Field(0.3, gt=0, lt=1, description="of training in which scores learn and the weights stand still")
+    lr: float = Field(0.1, gt=0, description="peak learning rate of the scores, to 0 by half a cosine over that share")
+    budget: Literal["layer", "global"] = Field(
+        "layer", description="every layer keeps the same share of its weights; or the largest scores of all together"
+    )
+
+
 class CompressSpec(Section):
     """The constraints: how many weights, in which form, of how many values (ATMC, arXiv 1902.03538)."""
 
@@ -137,10 +147,12 @@ class CompressSpec(Section):
         "none",
         description="W = C; (I + U)V + C or U(I + V) + C; UV + C from singular values; or UV of lower rank",
     )
-    pruning: Literal["projected", "one_shot", "none"] = Field(
+    pruning: Literal["projected", "one_shot", "hydra", "none"] = Field(
         "projected",
-        description="to the ℓ0 budget: at every step; once before training, mask fixed; or not at all",
+        description="to the ℓ0 budget: at every step; once before training, mask fixed; by learned scores, mask fixed "
+        "then; or not at all",
     )
+    scores: ScoreSpec = ScoreSpec()
     schedule: ScheduleSpec | None = Field(
         None,
         description="of projected pruning: {name: cubic, from: 0.05, to: 0.55, freeze: 1} shrinks the budget from all "
@@ -199,6 +211,13 @@ class CompressSpec(Section):
             raise ValueError(
                 f"count live is of pruned weights W = C; factors is {self.factors} and pruning {self.pruning}; "
                 "set factors to none and pruning to projected, or remove count"
+            )
+        if self.pruning == "hydra" and self.factors != "none":
+            raise ValueError(f"hydra scores weights W = C and factors is {self.factors}; set factors to none")
+        if self.pruning == "hydra" and self.scores.budget == "layer" and (self.count, self.price) != ("all", "count"):
+            raise ValueError(
+                f"count {self.count} and price {self.price} choose among all layers and scores.budget is layer; "
+                "set it to global"
             )
         if self.price == "bytes" and self.pruning == "none":
             raise ValueError("price bytes is of pruning and pruning is none; remove price")

@@ -26,7 +26,7 @@ from atmc_search.measure import Measurement, masking_checks, measure
 from atmc_search.results import ATMC_COLUMNS, Column
 from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks.base import Report, Start, Task
-from atmc_search.tasks.constraints import budget_of, l0_budget, low_ranks, pruning_of, schedule_of
+from atmc_search.tasks.constraints import budget_of, l0_budget, low_ranks, pruning_of, schedule_of, search_of
 from atmc_search.tasks.cost import dense_costs, running_costs
 from atmc_search.tasks.deploy import FIGURES_BYTES, Deployer, overhead_bytes
 from atmc_search.tasks.outline import dense_bytes, dense_weights, outline
@@ -80,6 +80,8 @@ class AtmcTask(Task):
             schedule_of(spec.compress, weights, dense_weights(self._layers)),
             budget,
         )
+        k = l0_budget(spec.compress, dense_weights(self._layers))
+        self._constrained.search = search_of(spec, weights, self._constrained.pruning, k)
         self._constrained.project(0.0)  # training starts within what is allowed
         self._optimizer = make_optimizer(self._model, spec.train)
         self._seconds = {"train_s": 0.0, "pack_s": 0.0, "measure_s": 0.0}
@@ -209,6 +211,10 @@ class AtmcTask(Task):
         if admm is not None:
             for part, values in (("copies", admm.copies), ("duals", admm.duals), ("centres", admm.centres)):
                 tensors |= {f"{part}/{name}": tensor for name, tensor in values.items()}
+        search = self._constrained.search
+        if search is not None:
+            for part, values in (("scores", search.scores), ("velocities", search.velocities)):
+                tensors |= {f"{part}/{name}": tensor for name, tensor in values.items()}
         bits = None
         if admm is not None:
             bits = admm.codebook.bits if isinstance(admm.codebook.bits, int) else dict(admm.codebook.bits)
@@ -227,6 +233,9 @@ class AtmcTask(Task):
             centres = {name: tensor.cpu() for name, tensor in parts["centres"].items()}
             codebook = Codebook(facts["bits"], seed=self.spec.seed)
             self._constrained.admm = AdmmState(codebook, parts["copies"], parts["duals"], centres)
+        if "scores" in parts and self._constrained.search is not None:
+            self._constrained.search.scores = parts["scores"]
+            self._constrained.search.velocities = parts["velocities"]
         self.epoch = facts["epoch"]
         self._seconds = dict(facts["seconds"])
 

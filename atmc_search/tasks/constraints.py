@@ -26,7 +26,8 @@ from atmc_search.compress import (
     spectra,
 )
 from atmc_search.errors import TrialFailed
-from atmc_search.spec import CompressSpec
+from atmc_search.spec import CompressSpec, TrialSpec
+from atmc_search.training import ScoreSearch, largest_of_all, largest_of_each
 
 
 def l0_budget(settings: CompressSpec, dense_weights: int) -> int:
@@ -67,10 +68,28 @@ def pruning_of(
     if settings.pruning == "none":
         return None
     budget = budget_of_k(l0_budget(settings, dense_weights))
-    if settings.pruning == "projected":
+    if settings.pruning in ("projected", "hydra"):
         return budget
     pruned, _ = budget.project(weights, None)
     return FixedSupport.of(pruned)
+
+
+def search_of(spec: TrialSpec, weights: Weights, budget: Constraint[None] | None, k: int) -> ScoreSearch | None:
+    """The search for a support by scores, from the dense weights; None where there is none.
+
+    Args:
+        spec: of the trial.
+        weights: as training starts, dense.
+        budget: projects onto k non-zeros.
+        k: the ℓ0 budget.
+    """
+    if spec.compress.pruning != "hydra":
+        return None
+    assert budget is not None
+    settings = spec.compress.scores
+    of_each = functools.partial(largest_of_each, k=k)
+    choose = of_each if settings.budget == "layer" else largest_of_all(budget)
+    return ScoreSearch.of(weights, choose, share=settings.share, lr=settings.lr, momentum=spec.train.momentum)
 
 
 def schedule_of(settings: CompressSpec, weights: Weights, dense_weights: int) -> CubicSchedule | None:

@@ -12,18 +12,23 @@ from atmc_search.training.loop import (
     seeded,
     train_epoch,
 )
+from atmc_search.training.scores import ScoreSearch, first_scores, largest_of_all, largest_of_each
 
 __all__ = [
     "AdmmState",
     "AttackedBatches",
     "Constrained",
     "EpochStats",
+    "ScoreSearch",
     "add_penalty",
     "admm_start",
     "admm_update",
     "all_finite",
     "attacked_loss",
+    "first_scores",
     "has_running_statistics",
+    "largest_of_all",
+    "largest_of_each",
     "learning_rate",
     "load_tensors",
     "make_optimizer",

@@ -22,6 +22,7 @@ from atmc_search.data import DeviceData
 from atmc_search.errors import TrialFailed
 from atmc_search.spec import CompressSpec, StageSpec, ThreatModel
 from atmc_search.training.admm import AdmmState, add_penalty, admm_start, admm_update, refuse_divergence
+from atmc_search.training.scores import ScoreSearch
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Constrained:
         settings: when ADMM sets in, and how hard it pulls.
         schedule: of the budget that weights are projected onto after every step; None: `pruning`, from the start.
         budget: what projects onto a schedule's budget of so many non-zeros.
+        search: of the support, by scores, in the first share of training; None: none, or over.
         admm: its state, once it has set in.
     """
 
@@ -52,12 +54,18 @@ class Constrained:
     settings: CompressSpec
     schedule: CubicSchedule | None = None
     budget: Callable[[int], Constraint[None]] = GlobalL0
+    search: ScoreSearch | None = None
     admm: AdmmState | None = None
     frozen: FixedSupport | None = None
 
     def before_step(self, progress: float) -> None:
         """Adds the ADMM penalty to the gradients. `progress`: share of the stage's steps that are done."""
-        if self.schedule is not None and self.schedule.frozen(progress):
+        if self.search is not None and progress < self.search.share:
+            self.search.learn(self.weights, progress)
+            return
+        self.search = None
+        found = self.settings.pruning == "hydra"
+        if found or (self.schedule is not None and self.schedule.frozen(progress)):
             self.frozen = FixedSupport.of(self.weights)  # from the weights at every step: nothing to store for a resume
         if self.codebook is None or progress < self.settings.codebook_from:
             return
@@ -75,7 +83,11 @@ class Constrained:
     @torch.no_grad()
     def project(self, progress: float) -> None:
         """Moves the weights onto what is allowed after a share `progress` of training."""
-        allowed: Constraint[None] | None = self.pruning
+        if self.search is not None:
+            for name, weight in self.search.weights().items():
+                self.weights[name].copy_(weight)
+            return
+        allowed: Constraint[None] | None = self.frozen or self.pruning
         if self.schedule is not None:
             allowed = self.frozen or self.budget(self.schedule.k_at(progress))
         if allowed is None:
