@@ -17,6 +17,7 @@ from atmc_search.compress.factors import (
     factorise,
     layers_to_compress,
 )
+from atmc_search.compress.grow import GrowSchedule, regrown
 from atmc_search.compress.l0 import GlobalL0, largest
 from atmc_search.compress.live import LiveBudget
 from atmc_search.compress.ranks import ranks_by_budget, ranks_by_energy, spectra
@@ -33,6 +34,7 @@ __all__ = [
     "FactorisedLayer",
     "FixedSupport",
     "GlobalL0",
+    "GrowSchedule",
     "LiveBudget",
     "RateBudget",
     "Weights",
@@ -48,6 +50,7 @@ __all__ = [
     "place_bits",
     "ranks_by_budget",
     "ranks_by_energy",
+    "regrown",
     "requantised",
     "spectra",
 ]

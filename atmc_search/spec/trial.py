@@ -109,16 +109,22 @@ class TrainSpec(StageSpec):
 
 
 class ScheduleSpec(Section):
-    """How the ℓ0 budget comes down to `keep` during training, in shares of it (arXiv 1710.01878)."""
+    """How the ℓ0 budget or the support changes during training, in shares of it (arXiv 1710.01878, 2202.09844)."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
-    name: Literal["cubic"] = Field(
-        description="what is left to prune falls with the third power of what is left of time"
+    name: Literal["cubic", "grow"] = Field(
+        description="cubic: what is left to prune falls with the third power of what is left of time; grow: keep "
+        "from the start, and between `from` and `to` the smallest non-zeros make room for zeros of the largest gradient"
     )
     begin: float = Field(0.05, ge=0, lt=1, alias="from", description="share of training from which the budget shrinks")
     end: float = Field(0.55, gt=0, le=1, alias="to", description="share of training from which it is that of keep")
     freeze: float = Field(1.0, gt=0, le=1, description="share of training after which the support is fixed; 1: never")
+
+    every: int = Field(100, ge=1, description="of grow: steps between two exchanges")
+    share: float = Field(
+        0.3, gt=0, le=1, description="of grow: of the non-zeros that are exchanged, to 0 by half a cosine until `to`"
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> ScheduleSpec:
@@ -221,6 +227,11 @@ class CompressSpec(Section):
             )
         if self.price == "bytes" and self.pruning == "none":
             raise ValueError("price bytes is of pruning and pruning is none; remove price")
+        if self.schedule is not None and self.schedule.name == "grow" and (self.count, self.price) != ("all", "count"):
+            raise ValueError(
+                f"grow keeps its support by magnitude and gradient; count is {self.count} and price {self.price}; "
+                "remove them, or schedule"
+            )
         if self.budget_bytes is not None and self.factors != "low_rank" and self.bit_allocation == "uniform":
             raise ValueError("budget_bytes needs something to set; use factors low_rank or bit_allocation mixed")
         return self

@@ -26,7 +26,7 @@ from atmc_search.measure import Measurement, masking_checks, measure
 from atmc_search.results import ATMC_COLUMNS, Column
 from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks.base import Report, Start, Task
-from atmc_search.tasks.constraints import budget_of, l0_budget, low_ranks, pruning_of, schedule_of, search_of
+from atmc_search.tasks.constraints import budget_of, grow_of, l0_budget, low_ranks, pruning_of, schedule_of, search_of
 from atmc_search.tasks.cost import dense_costs, running_costs
 from atmc_search.tasks.deploy import FIGURES_BYTES, Deployer, overhead_bytes
 from atmc_search.tasks.outline import dense_bytes, dense_weights, outline
@@ -79,6 +79,7 @@ class AtmcTask(Task):
             spec.compress,
             schedule_of(spec.compress, weights, dense_weights(self._layers)),
             budget,
+            grow_of(spec.compress),
         )
         k = l0_budget(spec.compress, dense_weights(self._layers))
         self._constrained.search = search_of(spec, weights, self._constrained.pruning, k)

@@ -16,6 +16,7 @@ from atmc_search.compress import (
     FactorisedLayer,
     FixedSupport,
     GlobalL0,
+    GrowSchedule,
     LiveBudget,
     RateBudget,
     Weights,
@@ -94,7 +95,7 @@ def search_of(spec: TrialSpec, weights: Weights, budget: Constraint[None] | None
 
 def schedule_of(settings: CompressSpec, weights: Weights, dense_weights: int) -> CubicSchedule | None:
     """The schedule of the ℓ0 budget; None where it is the same in all of training. Arguments as of `pruning_of`."""
-    if settings.schedule is None:
+    if settings.schedule is None or settings.schedule.name != "cubic":
         return None
     return CubicSchedule(
         entries=sum(tensor.numel() for tensor in weights.values()),
@@ -103,6 +104,14 @@ def schedule_of(settings: CompressSpec, weights: Weights, dense_weights: int) ->
         end=settings.schedule.end,
         freeze=settings.schedule.freeze,
     )
+
+
+def grow_of(settings: CompressSpec) -> GrowSchedule | None:
+    """The exchange of non-zeros; None where there is none."""
+    schedule = settings.schedule
+    if schedule is None or schedule.name != "grow":
+        return None
+    return GrowSchedule(schedule.every, schedule.share, schedule.begin, schedule.end)
 
 
 def low_ranks(model: nn.Module, settings: CompressSpec, overhead_bytes: int) -> dict[str, int]:

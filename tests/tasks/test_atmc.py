@@ -307,6 +307,8 @@ def resumed(spec: TrialSpec, data: Splits, start: Start, path: Path, after: int)
         ({"factors": "none", "bits": 32}, 1, False),
         ({"factors": "none", "schedule": CUBIC}, 2, True),
         ({"factors": "uvc", "schedule": CUBIC, "bits": 32}, 1, False),
+        ({"factors": "none", "schedule": {"name": "grow", "every": 2}}, 2, True),
+        ({"factors": "uvc", "schedule": {"name": "grow", "every": 4}, "bits": 32}, 1, False),
         ({"pruning": "hydra", "scores": {"share": 0.6}, "codebook_from": 0.0}, 2, False),
         ({"pruning": "hydra", "scores": {"share": 0.3, "budget": "global"}, "count": "live"}, 2, True),
         ({"factors": "uvc", "schedule": CUBIC, "price": "bytes"}, 1, False),
