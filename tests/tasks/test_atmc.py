@@ -232,6 +232,27 @@ def test_under_a_schedule_every_measured_file_is_within_the_final_budget(tiny_tr
         assert (held > budget) == (task.epoch < 3)  # training itself comes down to it between epochs two and three
 
 
+@pytest.mark.parametrize(
+    "compress",
+    [
+        {"factors": "uvc", "schedule": {"name": "grow", "every": 2, "from": 0.0, "to": 0.8}},
+        {"factors": "uvc", "schedule": CUBIC, "price": "bytes"},
+        {"schedule": CUBIC, "count": "live", "price": "bytes"},
+        {"pruning": "hydra", "scores": {"share": 0.5}},
+        {"pruning": "hydra", "scores": {"share": 0.6, "budget": "global"}, "count": "live"},
+    ],
+    ids=str,
+)
+def test_however_the_support_is_found_every_measured_file_is_within_the_budget(
+    tiny_trial, tiny_splits, tiny_start, compress
+):
+    spec = tiny_trial(train={"epochs": 2}, compress={"keep": 0.05, "codebook_from": 0.0} | compress)
+    task = task_of(spec, tiny_splits, tiny_start)
+    while not task.done:
+        metrics = task.step()
+        assert 0 < metrics["nnz"] <= round(0.05 * metrics["dense_weights"])
+
+
 @pytest.mark.parametrize("pruning", ["projected", "one_shot"])
 def test_a_budget_of_living_weights_is_all_in_the_file(tiny_trial, tiny_splits, tiny_start, pruning):
     def non_zeros(**compress: Any) -> tuple[int, int]:
