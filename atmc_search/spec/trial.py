@@ -162,8 +162,8 @@ class CompressSpec(Section):
     schedule: ScheduleSpec | None = Field(
         None,
         description="of projected pruning: {name: cubic, from: 0.05, to: 0.55, freeze: 1} shrinks the budget from all "
-        "entries to keep between these shares of training; default: keep from the first step. Every measurement is of "
-        "the weights projected to keep",
+        "entries to keep between these shares of training; {name: grow, every: 100, share: 0.3, from: 0.05, to: 0.55} "
+        "exchanges non-zeros at keep; default: keep from the first step. Every measurement is within keep",
     )
     keep: float = Field(
         gt=0, le=1, description="non-zeros that survive (low_rank: entries of factors), as a share of the dense weights"
