@@ -33,9 +33,12 @@ class Method:
 
 _CLEAN = {"name": "none"}
 _NO_CODEBOOK = {"compress.bits": 32, "compress.bit_allocation": "uniform"}
+_OF_SCORES = ("compress.scores",)
 _OF_CODEBOOKS = ("compress.rho", "compress.dual_every", "compress.codebook_from")
 _NO_RANKS = {"compress.energy": None}
 _NO_BYTES = {"compress.budget_bytes": None}
+_OF_PRUNING = ("compress.schedule", "compress.price")
+_OF_PLAIN_WEIGHTS = ("compress.count",)
 
 METHODS: Mapping[str, Method] = {
     "nap": Method(
@@ -49,7 +52,16 @@ METHODS: Mapping[str, Method] = {
             **_NO_RANKS,
             **_NO_BYTES,
         },
-        (*_OF_CODEBOOKS, "dense.eps", "train.eps", "dense.loss", "train.loss", "dense.guard", "train.guard"),
+        (
+            *_OF_CODEBOOKS,
+            *_OF_SCORES,
+            "dense.eps",
+            "train.eps",
+            "dense.loss",
+            "train.loss",
+            "dense.guard",
+            "train.guard",
+        ),
     ),
     "da": Method(
         "dense adversarial training, nothing compressed",
@@ -61,27 +73,27 @@ METHODS: Mapping[str, Method] = {
             **_NO_RANKS,
             **_NO_BYTES,
         },
-        (*_OF_CODEBOOKS, "compress.schedule"),
+        (*_OF_CODEBOOKS, *_OF_SCORES, *_OF_PLAIN_WEIGHTS, *_OF_PRUNING),
     ),
     "ap": Method(
         "adversarial pruning: pruned once by magnitude, fine-tuned adversarially with the mask fixed",
         {"compress.factors": "none", "compress.pruning": "one_shot", **_NO_CODEBOOK, **_NO_RANKS, **_NO_BYTES},
-        (*_OF_CODEBOOKS, "compress.schedule"),
+        (*_OF_CODEBOOKS, *_OF_SCORES, "compress.schedule"),
     ),
     "al0": Method(
         "adversarial training with ℓ0 projection at every step",
         {"compress.factors": "none", "compress.pruning": "projected", **_NO_CODEBOOK, **_NO_RANKS, **_NO_BYTES},
-        _OF_CODEBOOKS,
+        (*_OF_CODEBOOKS, *_OF_SCORES),
     ),
     "alr": Method(
         "adversarial training of low-rank layers W = UV, ranks from the singular values of all layers together",
         {"compress.factors": "low_rank", "compress.pruning": "none", **_NO_CODEBOOK},
-        (*_OF_CODEBOOKS, "compress.schedule"),
+        (*_OF_CODEBOOKS, *_OF_SCORES, *_OF_PLAIN_WEIGHTS, *_OF_PRUNING),
     ),
     "atmc_32": Method(
         "ATMC without codebooks: W = UV + C under one ℓ0 budget",
         {"compress.factors": "uvc", "compress.pruning": "projected", **_NO_CODEBOOK, **_NO_RANKS, **_NO_BYTES},
-        _OF_CODEBOOKS,
+        (*_OF_CODEBOOKS, *_OF_SCORES, *_OF_PLAIN_WEIGHTS),
     ),
     "atmc": Method(
         "ATMC: W = UV + C under one ℓ0 budget, codebooks of 2^bits values by ADMM",
@@ -92,6 +104,7 @@ METHODS: Mapping[str, Method] = {
             **_NO_RANKS,
             **_NO_BYTES,
         },
+        (*_OF_PLAIN_WEIGHTS, *_OF_SCORES),
     ),
     "atmc_mixed": Method(
         "ATMC with bits per tensor: the bytes that `bits` everywhere would cost, spent where they save most distortion",
@@ -101,5 +114,6 @@ METHODS: Mapping[str, Method] = {
             "compress.bit_allocation": "mixed",
             **_NO_RANKS,
         },
+        (*_OF_PLAIN_WEIGHTS, *_OF_SCORES),
     ),
 }

@@ -87,7 +87,7 @@ def _fold(trace: Trace, frozen: Mapping[str, Tensor]) -> bool:
     for node in trace.nodes:
         op = operations[node]
         if isinstance(op, Affine):
-            changed |= _fold_constants(op, bounds[op.source], _absorber(node, op, operations), frozen)
+            changed |= fold_constants(op, bounds[op.source], absorber_of(node, op, operations), frozen)
             bounds[node] = _of_affine(op, bounds[op.source])
         elif isinstance(op, Norm):
             bounds[node] = of_norm(op.module, bounds[op.source])
@@ -104,7 +104,7 @@ def _fold(trace: Trace, frozen: Mapping[str, Tensor]) -> bool:
     return changed
 
 
-def _absorber(node: fx.Node, op: Affine, operations: Mapping[fx.Node, Operation]) -> Tensor | None:
+def absorber_of(node: fx.Node, op: Affine, operations: Mapping[fx.Node, Operation]) -> Tensor | None:
     """What constants can go into, of (outputs,): the bias, or the negative mean of a batch norm that alone follows."""
     if op.module.bias is not None:
         return op.module.bias
@@ -113,22 +113,24 @@ def _absorber(node: fx.Node, op: Affine, operations: Mapping[fx.Node, Operation]
     return follows.module.running_mean if isinstance(follows, Norm) else None
 
 
-def _fold_constants(op: Affine, given: Bounds, absorber: Tensor | None, frozen: Mapping[str, Tensor]) -> bool:
-    """Zeroes the weights that read zeros, padding or, where there is an absorber, other constants."""
+def foldable(op: Affine, given: Bounds, absorber: Tensor | None) -> Tensor:
+    """(groups, outputs or 1, inputs, taps) bool: weights that read zeros, padding or what `absorber` can take."""
+    constant = given.constant.view(op.groups, 1, -1, 1)
+    gone = (constant & (given.low == 0).view(constant.shape)) | op.outside
+    return gone if absorber is None else gone | (constant & op.inside)
+
+
+def fold_constants(op: Affine, given: Bounds, absorber: Tensor | None, frozen: Mapping[str, Tensor]) -> bool:
+    """Zeroes the `foldable` weights, and gives the absorber their share; whether there were any."""
     weight = op.matrix(op.module.weight.detach().cpu())
     groups, _, inputs, _ = weight.shape
-    constant = given.constant
-    values = given.low.masked_fill(~constant, 0)
-    zero = (constant & (values == 0)).view(groups, 1, inputs, 1)
-    gone = zero | op.outside
-    if absorber is not None:
-        gone = gone | (constant.view(groups, 1, inputs, 1) & op.inside)
-    gone = gone & (weight != 0)
+    gone = foldable(op, given, absorber) & (weight != 0)
     if f"{op.name}.weight" in frozen:
         gone &= ~op.matrix(frozen[f"{op.name}.weight"])
     if not gone.any():
         return False
     if absorber is not None:
+        values = given.low.masked_fill(~given.constant, 0)
         # Padding is 0, whatever the constant.
         share = (weight.masked_fill(~gone | op.outside, 0) * values.view(groups, 1, inputs, 1)).sum((2, 3)).flatten()
         sign = 1 if absorber is op.module.bias else -1

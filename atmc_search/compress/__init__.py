@@ -17,8 +17,11 @@ from atmc_search.compress.factors import (
     factorise,
     layers_to_compress,
 )
+from atmc_search.compress.grow import GrowSchedule, regrown
 from atmc_search.compress.l0 import GlobalL0, largest
+from atmc_search.compress.live import LiveBudget
 from atmc_search.compress.ranks import ranks_by_budget, ranks_by_energy, spectra
+from atmc_search.compress.rate import RateBudget, place_bits
 from atmc_search.compress.schedule import CubicSchedule
 from atmc_search.compress.support import FixedSupport
 
@@ -31,6 +34,9 @@ __all__ = [
     "FactorisedLayer",
     "FixedSupport",
     "GlobalL0",
+    "GrowSchedule",
+    "LiveBudget",
+    "RateBudget",
     "Weights",
     "combine",
     "constrained_weights",
@@ -41,8 +47,10 @@ __all__ = [
     "kmeans_with_zero",
     "largest",
     "layers_to_compress",
+    "place_bits",
     "ranks_by_budget",
     "ranks_by_energy",
+    "regrown",
     "requantised",
     "spectra",
 ]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from atmc_search.compress.l0 import GlobalL0
-
 
 @dataclass(frozen=True)
 class CubicSchedule:
@@ -27,12 +25,12 @@ class CubicSchedule:
     end: float
     freeze: float = 1.0
 
-    def budget(self, progress: float) -> GlobalL0:
-        """The constraint after a share `progress` of training."""
+    def k_at(self, progress: float) -> int:
+        """The budget after a share `progress` of training."""
         if progress >= self.end:
-            return GlobalL0(self.k)
+            return self.k
         left = 1 - max(0.0, progress - self.begin) / (self.end - self.begin)
-        return GlobalL0(self.k + round((self.entries - self.k) * left**3))
+        return self.k + round((self.entries - self.k) * left**3)
 
     def frozen(self, progress: float) -> bool:
         """Whether the support that weights have now is the one that they end with."""

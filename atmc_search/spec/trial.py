@@ -155,16 +155,22 @@ class TrainSpec(StageSpec):
 
 
 class ScheduleSpec(Section):
-    """How the ℓ0 budget comes down to `keep` during training, in shares of it (arXiv 1710.01878)."""
+    """How the ℓ0 budget or the support changes during training, in shares of it (arXiv 1710.01878, 2202.09844)."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
-    name: Literal["cubic"] = Field(
-        description="what is left to prune falls with the third power of what is left of time"
+    name: Literal["cubic", "grow"] = Field(
+        description="cubic: what is left to prune falls with the third power of what is left of time; grow: keep "
+        "from the start, and between `from` and `to` the smallest non-zeros make room for zeros of the largest gradient"
     )
     begin: float = Field(0.05, ge=0, lt=1, alias="from", description="share of training from which the budget shrinks")
     end: float = Field(0.55, gt=0, le=1, alias="to", description="share of training from which it is that of keep")
     freeze: float = Field(1.0, gt=0, le=1, description="share of training after which the support is fixed; 1: never")
+
+    every: int = Field(100, ge=1, description="of grow: steps between two exchanges")
+    share: float = Field(
+        0.3, gt=0, le=1, description="of grow: of the non-zeros that are exchanged, to 0 by half a cosine until `to`"
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> ScheduleSpec:
@@ -176,6 +182,16 @@ class ScheduleSpec(Section):
         return self
 
 
+class ScoreSpec(Section):
+    """How hydra finds the support (arXiv 2002.10509), before the weights on it are fine-tuned."""
+
+    share: float = Field(0.3, gt=0, lt=1, description="of training in which scores learn and the weights stand still")
+    lr: float = Field(0.1, gt=0, description="peak learning rate of the scores, to 0 by half a cosine over that share")
+    budget: Literal["layer", "global"] = Field(
+        "layer", description="every layer keeps the same share of its weights; or the largest scores of all together"
+    )
+
+
 class CompressSpec(Section):
     """The constraints: how many weights, in which form, of how many values (ATMC, arXiv 1902.03538)."""
 
@@ -183,18 +199,30 @@ class CompressSpec(Section):
         "none",
         description="W = C; (I + U)V + C or U(I + V) + C; UV + C from singular values; or UV of lower rank",
     )
-    pruning: Literal["projected", "one_shot", "none"] = Field(
+    pruning: Literal["projected", "one_shot", "hydra", "none"] = Field(
         "projected",
-        description="to the ℓ0 budget: at every step; once before training, mask fixed; or not at all",
+        description="to the ℓ0 budget: at every step; once before training, mask fixed; by learned scores, mask fixed "
+        "then; or not at all",
     )
+    scores: ScoreSpec = ScoreSpec()
     schedule: ScheduleSpec | None = Field(
         None,
         description="of projected pruning: {name: cubic, from: 0.05, to: 0.55, freeze: 1} shrinks the budget from all "
-        "entries to keep between these shares of training; default: keep from the first step. Every measurement is of "
-        "the weights projected to keep",
+        "entries to keep between these shares of training; {name: grow, every: 100, share: 0.3, from: 0.05, to: 0.55} "
+        "exchanges non-zeros at keep; default: keep from the first step. Every measurement is within keep",
     )
     keep: float = Field(
         gt=0, le=1, description="non-zeros that survive (low_rank: entries of factors), as a share of the dense weights"
+    )
+    count: Literal["all", "live"] = Field(
+        "all",
+        description="non-zeros that the budget counts. live: dead ones, which read what never varies or make what "
+        "nobody reads, are zeroed in training as they are in the file, and their places go to the next largest",
+    )
+    price: Literal["count", "bytes"] = Field(
+        "count",
+        description="what a non-zero takes of the budget's choice: all the same, so that the largest stay; or the bits "
+        "of its place and value in the file, so that of two of one size that in the fuller row and column stays",
     )
     energy: float | None = Field(
         None, gt=0, le=1, description="low_rank: ranks keep this share of all squared singular values, in place of keep"
@@ -231,6 +259,25 @@ class CompressSpec(Section):
             raise ValueError("energy and budget_bytes both set the ranks; keep one of them")
         if self.schedule is not None and self.pruning != "projected":
             raise ValueError(f"schedule is of projected pruning and pruning is {self.pruning}; remove schedule")
+        if self.count == "live" and (self.factors != "none" or self.pruning == "none"):
+            raise ValueError(
+                f"count live is of pruned weights W = C; factors is {self.factors} and pruning {self.pruning}; "
+                "set factors to none and pruning to projected, or remove count"
+            )
+        if self.pruning == "hydra" and self.factors != "none":
+            raise ValueError(f"hydra scores weights W = C and factors is {self.factors}; set factors to none")
+        if self.pruning == "hydra" and self.scores.budget == "layer" and (self.count, self.price) != ("all", "count"):
+            raise ValueError(
+                f"count {self.count} and price {self.price} choose among all layers and scores.budget is layer; "
+                "set it to global"
+            )
+        if self.price == "bytes" and self.pruning == "none":
+            raise ValueError("price bytes is of pruning and pruning is none; remove price")
+        if self.schedule is not None and self.schedule.name == "grow" and (self.count, self.price) != ("all", "count"):
+            raise ValueError(
+                f"grow keeps its support by magnitude and gradient; count is {self.count} and price {self.price}; "
+                "remove them, or schedule"
+            )
         if self.budget_bytes is not None and self.factors != "low_rank" and self.bit_allocation == "uniform":
             raise ValueError("budget_bytes needs something to set; use factors low_rank or bit_allocation mixed")
         return self

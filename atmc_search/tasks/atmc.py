@@ -28,7 +28,7 @@ from atmc_search.measure import Measurement, masking_checks, measure
 from atmc_search.results import ATMC_COLUMNS, Column
 from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks.base import Report, Start, Task
-from atmc_search.tasks.constraints import l0_budget, low_ranks, pruning_of, schedule_of
+from atmc_search.tasks.constraints import budget_of, grow_of, l0_budget, low_ranks, pruning_of, schedule_of, search_of
 from atmc_search.tasks.cost import dense_costs, running_costs
 from atmc_search.tasks.dense import DenseSelection
 from atmc_search.tasks.deploy import FIGURES_BYTES, Deployer, overhead_bytes
@@ -87,13 +87,18 @@ class AtmcTask(Task):
         self._model.to(self._device)
         self._deployer = Deployer(self._model, self._layers, self._architecture, spec, self._attack, meta)
         weights = constrained_weights(self._model, self._layers)
+        budget = budget_of(spec.compress, self._model, data.input_shape)
         self._constrained = Constrained(
             weights,
-            pruning_of(spec.compress, weights, dense_weights(self._layers)),
+            pruning_of(spec.compress, weights, dense_weights(self._layers), budget),
             self._deployer.codebook if spec.compress.bits < 32 else None,
             spec.compress,
             schedule_of(spec.compress, weights, dense_weights(self._layers)),
+            budget,
+            grow_of(spec.compress),
         )
+        k = l0_budget(spec.compress, dense_weights(self._layers))
+        self._constrained.search = search_of(spec, weights, self._constrained.pruning, k)
         self._constrained.project(0.0)  # training starts within what is allowed
         self._optimizer = make_optimizer(self._model, spec.train)
         self._teacher = None
@@ -300,6 +305,10 @@ class AtmcTask(Task):
                 tensors |= {f"{part}/{name}": tensor for name, tensor in values.items()}
         if self._average is not None:
             tensors |= {f"average/{name}": tensor for name, tensor in self._average.tensors.items()}
+        search = self._constrained.search
+        if search is not None:
+            for part, values in (("scores", search.scores), ("velocities", search.velocities)):
+                tensors |= {f"{part}/{name}": tensor for name, tensor in values.items()}
         bits = None
         if admm is not None:
             bits = admm.codebook.bits if isinstance(admm.codebook.bits, int) else dict(admm.codebook.bits)
@@ -321,6 +330,9 @@ class AtmcTask(Task):
             centres = {name: tensor.cpu() for name, tensor in parts["centres"].items()}
             codebook = Codebook(facts["bits"], seed=self.spec.seed)
             self._constrained.admm = AdmmState(codebook, parts["copies"], parts["duals"], centres)
+        if "scores" in parts and self._constrained.search is not None:
+            self._constrained.search.scores = parts["scores"]
+            self._constrained.search.velocities = parts["velocities"]
         if self._average is not None:
             self._average.load(parts["average"], facts["averaged_steps"])
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from atmc_search.artifact import encoded_bytes, mixed_bits
+from atmc_search.channels import Living
 from atmc_search.compress import (
     Codebook,
     Constraint,
@@ -14,6 +16,9 @@ from atmc_search.compress import (
     FactorisedLayer,
     FixedSupport,
     GlobalL0,
+    GrowSchedule,
+    LiveBudget,
+    RateBudget,
     Weights,
     factorisable,
     layers_to_compress,
@@ -22,7 +27,8 @@ from atmc_search.compress import (
     spectra,
 )
 from atmc_search.errors import TrialFailed
-from atmc_search.spec import CompressSpec
+from atmc_search.spec import CompressSpec, TrialSpec
+from atmc_search.training import ScoreSearch, largest_of_all, largest_of_each
 
 
 def l0_budget(settings: CompressSpec, dense_weights: int) -> int:
@@ -30,26 +36,66 @@ def l0_budget(settings: CompressSpec, dense_weights: int) -> int:
     return round(settings.keep * dense_weights)
 
 
-def pruning_of(settings: CompressSpec, weights: Weights, dense_weights: int) -> Constraint[None] | None:
+def budget_of(
+    settings: CompressSpec, model: nn.Module, input_shape: tuple[int, int, int]
+) -> Callable[[int], Constraint[None]]:
+    """What projects onto at most so many non-zeros.
+
+    Args:
+        settings: of the trial.
+        model: in training, on images of (channels, height, width).
+        input_shape: that shape.
+    """
+    budget: Callable[[int], Constraint[None]] = GlobalL0
+    if settings.price == "bytes":
+        budget = functools.partial(RateBudget, code_bits=settings.bits)
+    if settings.count == "all":
+        return budget
+    living = Living.of(model, input_shape)
+    return lambda k: LiveBudget(budget(k), living)
+
+
+def pruning_of(
+    settings: CompressSpec, weights: Weights, dense_weights: int, budget_of_k: Callable[[int], Constraint[None]]
+) -> Constraint[None] | None:
     """What the weights are projected onto after every step; None where nothing is pruned.
 
     Args:
         settings: of the trial.
         weights: as training starts, dense; a support that is fixed before training is that of their largest.
         dense_weights: of the plain model.
+        budget_of_k: projects onto so many non-zeros (`budget_of`).
     """
     if settings.pruning == "none":
         return None
-    budget = GlobalL0(l0_budget(settings, dense_weights))
-    if settings.pruning == "projected":
+    budget = budget_of_k(l0_budget(settings, dense_weights))
+    if settings.pruning in ("projected", "hydra"):
         return budget
     pruned, _ = budget.project(weights, None)
     return FixedSupport.of(pruned)
 
 
+def search_of(spec: TrialSpec, weights: Weights, budget: Constraint[None] | None, k: int) -> ScoreSearch | None:
+    """The search for a support by scores, from the dense weights; None where there is none.
+
+    Args:
+        spec: of the trial.
+        weights: as training starts, dense.
+        budget: projects onto k non-zeros.
+        k: the ℓ0 budget.
+    """
+    if spec.compress.pruning != "hydra":
+        return None
+    assert budget is not None
+    settings = spec.compress.scores
+    of_each = functools.partial(largest_of_each, k=k)
+    choose = of_each if settings.budget == "layer" else largest_of_all(budget)
+    return ScoreSearch.of(weights, choose, share=settings.share, lr=settings.lr, momentum=spec.train.momentum)
+
+
 def schedule_of(settings: CompressSpec, weights: Weights, dense_weights: int) -> CubicSchedule | None:
     """The schedule of the ℓ0 budget; None where it is the same in all of training. Arguments as of `pruning_of`."""
-    if settings.schedule is None:
+    if settings.schedule is None or settings.schedule.name != "cubic":
         return None
     return CubicSchedule(
         entries=sum(tensor.numel() for tensor in weights.values()),
@@ -58,6 +104,14 @@ def schedule_of(settings: CompressSpec, weights: Weights, dense_weights: int) ->
         end=settings.schedule.end,
         freeze=settings.schedule.freeze,
     )
+
+
+def grow_of(settings: CompressSpec) -> GrowSchedule | None:
+    """The exchange of non-zeros; None where there is none."""
+    schedule = settings.schedule
+    if schedule is None or schedule.name != "grow":
+        return None
+    return GrowSchedule(schedule.every, schedule.share, schedule.begin, schedule.end)
 
 
 def low_ranks(model: nn.Module, settings: CompressSpec, overhead_bytes: int) -> dict[str, int]:

@@ -16,6 +16,7 @@ from atmc_search.training.loop import (
     train_epoch,
 )
 from atmc_search.training.losses import LOSSES, Loss, build_loss
+from atmc_search.training.scores import ScoreSearch, first_scores, largest_of_all, largest_of_each
 from atmc_search.training.selection import Selection, in_force
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "EpochStats",
     "Guard",
     "Loss",
+    "ScoreSearch",
     "Selection",
     "Teacher",
     "WeightAverage",
@@ -35,8 +37,11 @@ __all__ = [
     "all_finite",
     "attacked_loss",
     "build_loss",
+    "first_scores",
     "has_running_statistics",
     "in_force",
+    "largest_of_all",
+    "largest_of_each",
     "learning_rate",
     "load_tensors",
     "make_optimizer",

@@ -16,7 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from atmc_search.attacks import Attack, perturb
-from atmc_search.compress import Codebook, Constraint, CubicSchedule, FixedSupport, Weights
+from atmc_search.compress import (
+    Codebook,
+    Constraint,
+    CubicSchedule,
+    FixedSupport,
+    GlobalL0,
+    GrowSchedule,
+    Weights,
+    regrown,
+)
 from atmc_search.data import DeviceData
 from atmc_search.errors import TrialFailed
 from atmc_search.spec import CompressSpec, StageSpec, ThreatModel
@@ -24,6 +33,7 @@ from atmc_search.training.admm import AdmmState, add_penalty, admm_start, admm_u
 from atmc_search.training.average import WeightAverage
 from atmc_search.training.distillation import Teacher
 from atmc_search.training.losses import CrossEntropy, Loss
+from atmc_search.training.scores import ScoreSearch
 
 _CROSS_ENTROPY = CrossEntropy()
 
@@ -46,6 +56,9 @@ class Constrained:
         codebook: gives the codebook constraint for the weights as they are when ADMM sets in; None: no codebook.
         settings: when ADMM sets in, and how hard it pulls.
         schedule: of the budget that weights are projected onto after every step; None: `pruning`, from the start.
+        budget: what projects onto a schedule's budget of so many non-zeros.
+        grow: exchanges non-zeros of a support that is otherwise fixed; None: the support is what `pruning` makes it.
+        search: of the support, by scores, in the first share of training; None: none, or over.
         admm: its state, once it has set in.
     """
 
@@ -54,13 +67,24 @@ class Constrained:
     codebook: Callable[[Weights], Codebook] | None
     settings: CompressSpec
     schedule: CubicSchedule | None = None
+    budget: Callable[[int], Constraint[None]] = GlobalL0
+    grow: GrowSchedule | None = None
+    search: ScoreSearch | None = None
     admm: AdmmState | None = None
     frozen: FixedSupport | None = None
 
-    def before_step(self, progress: float) -> None:
-        """Adds the ADMM penalty to the gradients. `progress`: share of the stage's steps that are done."""
-        if self.schedule is not None and self.schedule.frozen(progress):
+    def before_step(self, progress: float, step: int = 0) -> None:
+        """Adds the ADMM penalty to the gradients. `progress`: share of the stage's steps that are done, `step` many."""
+        if self.search is not None and progress < self.search.share:
+            self.search.learn(self.weights, progress)
+            return
+        self.search = None
+        found = self.settings.pruning == "hydra"
+        if found or (self.schedule is not None and self.schedule.frozen(progress)):
             self.frozen = FixedSupport.of(self.weights)  # from the weights at every step: nothing to store for a resume
+        if self.grow is not None:
+            gradients = {name: w.grad for name, w in self.weights.items() if w.grad is not None}
+            self.frozen = regrown(self.weights, gradients, self.grow.share_at(step, progress))
         if self.codebook is None or progress < self.settings.codebook_from:
             return
         if self.admm is None:
@@ -77,9 +101,13 @@ class Constrained:
     @torch.no_grad()
     def project(self, progress: float) -> None:
         """Moves the weights onto what is allowed after a share `progress` of training."""
-        allowed: Constraint[None] | None = self.pruning
+        if self.search is not None:
+            for name, weight in self.search.weights().items():
+                self.weights[name].copy_(weight)
+            return
+        allowed: Constraint[None] | None = self.frozen or self.pruning
         if self.schedule is not None:
-            allowed = self.frozen or self.schedule.budget(progress)
+            allowed = self.frozen or self.budget(self.schedule.k_at(progress))
         if allowed is None:
             return
         projected, _ = allowed.project(self.weights, None)
@@ -162,7 +190,7 @@ def train_epoch(
             if stage.clip_norm is not None:  # before ADMM's pull, which is to stay as strong at a step of large loss
                 nn.utils.clip_grad_norm_(model.parameters(), stage.clip_norm)
             if constrained is not None:
-                constrained.before_step(step / total)
+                constrained.before_step(step / total, step)
             optimizer.step()
             if constrained is not None:
                 constrained.after_step(step, (step + 1) / total)

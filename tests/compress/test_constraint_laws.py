@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from atmc_search import compress
-from atmc_search.compress import Codebook, Constraint, FixedSupport, GlobalL0, Weights
+from atmc_search.compress import Codebook, Constraint, FixedSupport, GlobalL0, LiveBudget, RateBudget, Weights
 
 
 def own_bits(weights: Weights) -> Codebook:
@@ -21,6 +21,16 @@ def own_bits(weights: Weights) -> Codebook:
 
 def half_supported(weights: Weights) -> FixedSupport:
     return FixedSupport.of(GlobalL0(sum(w.numel() for w in weights.values()) // 2).project(weights, None)[0])
+
+
+def one_tensor_dead(weights: Weights) -> LiveBudget:
+    """The first tensor by name lives as long as anything of the last is kept."""
+    first, last = min(weights), max(weights)
+
+    def living(kept: Weights) -> dict[str, Tensor]:
+        return {n: torch.full_like(w, n != first or bool((kept[last] != 0).any()), dtype=bool) for n, w in kept.items()}
+
+    return LiveBudget(GlobalL0(7), living)
 
 
 # What each makes of the weights that it is to bind: some constraints name them.
@@ -32,6 +42,9 @@ CONSTRAINTS: dict[str, Make] = {
     "l0 all": lambda _: GlobalL0(10_000),
     "support none": lambda weights: FixedSupport({name: torch.zeros_like(w).bool() for name, w in weights.items()}),
     "support half": half_supported,
+    "rate 0": lambda _: RateBudget(0, code_bits=3),
+    "rate 9": lambda _: RateBudget(9, code_bits=3),
+    "live 7": one_tensor_dead,
     "codebook 1": lambda _: Codebook(1),
     "codebook 2": lambda _: Codebook(2, seed=5),
     "codebook 5": lambda _: Codebook(5),

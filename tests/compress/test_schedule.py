@@ -11,12 +11,12 @@ from atmc_search.compress import CubicSchedule
 )
 def test_the_budget_is_all_until_begin_k_from_end_and_cubic_between(progress, k):
     """N = 1100, k = 100: half way (1 - 1/2)³ = 1/8 of the 1000 are left, a quarter of the way 27/64."""
-    assert CubicSchedule(entries=1100, k=100, begin=0.1, end=0.6).budget(progress).k == k
+    assert CubicSchedule(entries=1100, k=100, begin=0.1, end=0.6).k_at(progress) == k
 
 
 def test_the_budget_never_rises_again():
     schedule = CubicSchedule(entries=10_000, k=7, begin=0.0, end=1.0)
-    budgets = [schedule.budget(step / 500).k for step in range(501)]
+    budgets = [schedule.k_at(step / 500) for step in range(501)]
     assert budgets == sorted(budgets, reverse=True)
     assert (budgets[0], budgets[-1]) == (10_000, 7)
 

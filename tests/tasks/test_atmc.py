@@ -232,6 +232,39 @@ def test_under_a_schedule_every_measured_file_is_within_the_final_budget(tiny_tr
         assert (held > budget) == (task.epoch < 3)  # training itself comes down to it between epochs two and three
 
 
+@pytest.mark.parametrize(
+    "compress",
+    [
+        {"factors": "uvc", "schedule": {"name": "grow", "every": 2, "from": 0.0, "to": 0.8}},
+        {"factors": "uvc", "schedule": CUBIC, "price": "bytes"},
+        {"schedule": CUBIC, "count": "live", "price": "bytes"},
+        {"pruning": "hydra", "scores": {"share": 0.5}},
+        {"pruning": "hydra", "scores": {"share": 0.6, "budget": "global"}, "count": "live"},
+    ],
+    ids=str,
+)
+def test_however_the_support_is_found_every_measured_file_is_within_the_budget(
+    tiny_trial, tiny_splits, tiny_start, compress
+):
+    spec = tiny_trial(train={"epochs": 2}, compress={"keep": 0.05, "codebook_from": 0.0} | compress)
+    task = task_of(spec, tiny_splits, tiny_start)
+    while not task.done:
+        metrics = task.step()
+        assert 0 < metrics["nnz"] <= round(0.05 * metrics["dense_weights"])
+
+
+@pytest.mark.parametrize("pruning", ["projected", "one_shot"])
+def test_a_budget_of_living_weights_is_all_in_the_file(tiny_trial, tiny_splits, tiny_start, pruning):
+    def non_zeros(**compress: Any) -> tuple[int, int]:
+        spec = tiny_trial(compress={"bits": 32, "keep": 0.01, "pruning": pruning} | compress)
+        metrics = task_of(spec, tiny_splits, tiny_start).step()
+        return metrics["nnz"], round(0.01 * metrics["dense_weights"])
+
+    plain, budget = non_zeros()
+    assert plain < budget
+    assert non_zeros(count="live") == (budget, budget)
+
+
 def test_without_dense_epochs_trials_start_from_the_initial_weights(tiny_trial, tiny_splits):
     spec = tiny_trial(dense={"epochs": 0, "seed": 3}, train={"epochs": 2}, compress={"schedule": CUBIC})
     start = AtmcTask.make_start(spec, tiny_splits, device="cpu", report=lambda row: None)
@@ -501,6 +534,12 @@ def test_every_technique_of_training_goes_with_every_form_and_resumes_to_the_bit
         ({"factors": "none", "bits": 32}, 1, False),
         ({"factors": "none", "schedule": CUBIC}, 2, True),
         ({"factors": "uvc", "schedule": CUBIC, "bits": 32}, 1, False),
+        ({"factors": "none", "schedule": {"name": "grow", "every": 2}}, 2, True),
+        ({"factors": "uvc", "schedule": {"name": "grow", "every": 4}, "bits": 32}, 1, False),
+        ({"pruning": "hydra", "scores": {"share": 0.6}, "codebook_from": 0.0}, 2, False),
+        ({"pruning": "hydra", "scores": {"share": 0.3, "budget": "global"}, "count": "live"}, 2, True),
+        ({"factors": "uvc", "schedule": CUBIC, "price": "bytes"}, 1, False),
+        ({"factors": "none", "schedule": CUBIC, "count": "live", "keep": 0.02}, 2, True),
     ],
 )
 def test_a_resumed_trial_goes_on_to_the_bit(tiny_trial, tiny_splits, tiny_start, tmp_path, compress, after, admm):

@@ -12,7 +12,7 @@ from pydantic import PrivateAttr
 from torch import Tensor, nn
 
 from atmc_search.attacks import FGSM, PGD, Attack, perturb
-from atmc_search.compress import Codebook, CubicSchedule, GlobalL0, constrained_weights, factorise
+from atmc_search.compress import Codebook, CubicSchedule, GlobalL0, GrowSchedule, constrained_weights, factorise
 from atmc_search.data import DeviceData, ImageSet, Splits
 from atmc_search.errors import TrialFailed
 from atmc_search.models import build_model
@@ -387,6 +387,28 @@ def test_a_schedule_s_budget_is_kept_after_every_step(digits, tiny_trial, factor
     budgets = [k + round((entries - k) * share) for share in shares]
     assert constrained.counts[2:] == budgets[2:]
     assert all(budgets[2] < count <= entries for count in constrained.counts[:2])  # of U some entries are 0 at first
+
+
+@pytest.mark.parametrize("factors", ["none", "uvc_plain"])
+def test_a_support_that_grows_and_drops_keeps_its_size_and_changes_on_time_alone(digits, tiny_trial, factors):
+    constrained = bound(fresh(), tiny_trial(compress={"bits": 32}), factors)
+    constrained.grow = GrowSchedule(every=3, share=0.5, begin=0.0, end=0.7)
+    constrained.project(0.0)
+    steps = 16
+    supports = []
+    generator = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        for weight in constrained.weights.values():
+            weight.grad = torch.randn(weight.shape, generator=generator)
+        constrained.before_step(step / steps, step)
+        with torch.no_grad():
+            for weight in constrained.weights.values():
+                weight.sub_(weight.grad, alpha=0.01)
+        constrained.after_step(step, (step + 1) / steps)
+        supports.append(torch.cat([w.detach().reshape(-1) != 0 for w in constrained.weights.values()]))
+    assert {int(support.sum()) for support in supports} == {constrained.pruning.k}
+    moved = [step + 1 for step, (old, new) in enumerate(pairwise(supports)) if not torch.equal(old, new)]
+    assert moved == [3, 6, 9]  # 12 of 16 is past the end
 
 
 @pytest.mark.parametrize("factors", ["none", "uvc"])

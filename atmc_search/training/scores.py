@@ -1,0 +1,99 @@
+"""Pruning by learned importance: which weights stay is trained on the loss itself, before they are fine-tuned.
+
+HYDRA (Sehwag et al., arXiv 2002.10509): every weight w₀ of the dense model has a score, at first √(6 / fan-in) ·
+w₀ / max |w₀| of its layer. For a share of the training the weights stand still and the scores learn: the network runs
+on w₀ where |score| is among the largest and on 0 elsewhere, and the scores' gradient is that of the mask, straight
+through the choice: ∂loss/∂w · w₀. Then the support is fixed, and the weights are fine-tuned from w₀. Unlike in the
+original, biases and norm parameters learn in both phases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from atmc_search.compress import Constraint, GlobalL0, Weights
+
+
+@dataclass
+class ScoreSearch:
+    """The first phase: scores of frozen weights, and SGD on them.
+
+    Attributes:
+        start: the weights as they stand still, by name.
+        choose: of the scores by name, those that stay; zeros elsewhere.
+        share: of the training that this phase takes.
+        lr: of the scores; it falls to 0 by half a cosine over the phase.
+        momentum: of SGD on the scores.
+        scores: as they are now.
+        velocities: SGD's.
+    """
+
+    start: Weights
+    choose: Callable[[Weights], Weights]
+    share: float
+    lr: float
+    momentum: float
+    scores: dict[str, Tensor]
+    velocities: dict[str, Tensor]
+
+    @classmethod
+    def of(
+        cls, weights: Weights, choose: Callable[[Weights], Weights], *, share: float, lr: float, momentum: float
+    ) -> ScoreSearch:
+        """From the dense weights as they are; a weight of 0 stays 0."""
+        start = {name: weight.detach().clone() for name, weight in weights.items()}
+        scores = {name: first_scores(weight) for name, weight in start.items()}
+        zeros = {name: torch.zeros_like(weight) for name, weight in start.items()}
+        return cls(start, choose, share, lr, momentum, scores, zeros)
+
+    def weights(self) -> dict[str, Tensor]:
+        """w₀ where the score stays, 0 elsewhere."""
+        chosen = self.choose(self.scores)
+        return {name: torch.where(chosen[name] != 0, w, w.new_zeros(())) for name, w in self.start.items()}
+
+    @torch.no_grad()
+    def learn(self, weights: Mapping[str, nn.Parameter], progress: float) -> None:
+        """A step on the scores by the gradients that the weights hold, and which are taken from them.
+
+        Args:
+            weights: after a backward pass at `weights()`.
+            progress: share of the training that is done, below `share`.
+        """
+        rate = self.lr * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * progress / self.share))))
+        for name, weight in weights.items():
+            assert weight.grad is not None
+            self.velocities[name].mul_(self.momentum).add_(weight.grad * self.start[name])
+            self.scores[name].sub_(self.velocities[name], alpha=rate)
+            weight.grad = None  # the optimizer passes over a weight without one
+
+
+def first_scores(weight: Tensor) -> Tensor:
+    """√(6 / fan-in) · w / max |w|: as spread as a layer's initial weights are, in the order of magnitudes."""
+    largest = weight.abs().max()
+    scale = (6 / max(1, weight[0].numel())) ** 0.5
+    return torch.where(largest > 0, weight * (scale / largest), weight)
+
+
+def largest_of_each(scores: Weights, k: int) -> dict[str, Tensor]:
+    """The largest of every tensor by magnitude, as many as its share of k and at least one; k over all together.
+
+    Args:
+        scores: by name.
+        k: at least the number of tensors.
+    """
+    total, left = sum(tensor.numel() for tensor in scores.values()), k - len(scores)
+    exact = {name: left * tensor.numel() / total for name, tensor in scores.items()}
+    counts = {name: int(share) for name, share in exact.items()}
+    by_remainder = sorted(scores, key=lambda name: counts[name] - exact[name])
+    for name in by_remainder[: left - sum(counts.values())]:
+        counts[name] += 1
+    return {name: GlobalL0(1 + counts[name]).project({name: tensor}, None)[0][name] for name, tensor in scores.items()}
+
+
+def largest_of_all(budget: Constraint[None]) -> Callable[[Weights], Weights]:
+    """The choice that a budget over all tensors together makes."""
+    return lambda scores: budget.project(scores, None)[0]
