@@ -160,9 +160,14 @@ class CompressSpec(Section):
     budget_bytes: int | None = Field(
         None, ge=1, description="most bytes of the artifact: sets the ranks of low_rank, the bits of mixed"
     )
+    codebook: Literal["admm", "straight_through"] = Field(
+        "admm",
+        description="admm: a penalty draws the weights to their codebook; straight_through: the network is attacked "
+        "and differentiated at its quantised weights, the gradient applied to latent ones",
+    )
     rho: float = Field(0.1, ge=0, description="weight of the ADMM penalty")
-    dual_every: int = Field(10, ge=1, description="optimizer steps between dual updates")
-    codebook_from: float = Field(0.5, ge=0, lt=1, description="share of training after which ADMM sets in")
+    dual_every: int = Field(10, ge=1, description="optimizer steps between updates of the duals or the centres")
+    codebook_from: float = Field(0.5, ge=0, lt=1, description="share of training after which the codebook sets in")
     floats: Literal["fp16", "fp32"] = Field("fp16", description="precision of codebooks, biases, norm parameters")
     batch_norm: Literal["best", "kept", "reestimated"] = Field(
         "best", description="statistics after the last projection: reestimated on training images, kept, or the better"

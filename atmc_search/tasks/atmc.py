@@ -1,4 +1,4 @@
-"""ATMC: adversarial training under a global ℓ0 budget, in factors, with codebooks by ADMM (arXiv 1902.03538)."""
+"""ATMC: adversarial training under a global ℓ0 budget, in factors, with codebooks (arXiv 1902.03538)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,14 @@ from atmc_search.tasks.constraints import l0_budget, low_ranks, pruning_of, sche
 from atmc_search.tasks.cost import dense_costs, running_costs
 from atmc_search.tasks.deploy import FIGURES_BYTES, Deployer, overhead_bytes
 from atmc_search.tasks.outline import dense_bytes, dense_weights, outline
-from atmc_search.training import AdmmState, Constrained, all_finite, make_optimizer, train_epoch
+from atmc_search.training import (
+    AdmmState,
+    Constrained,
+    StraightThroughState,
+    all_finite,
+    make_optimizer,
+    train_epoch,
+)
 from atmc_search.version import __version__
 
 
@@ -203,13 +210,14 @@ class AtmcTask(Task):
             momentum = self._optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:
                 tensors[f"momentum/{name}"] = momentum
-        admm = self._constrained.admm
-        if admm is not None:
-            for part, values in (("copies", admm.copies), ("duals", admm.duals), ("centres", admm.centres)):
-                tensors |= {f"{part}/{name}": tensor for name, tensor in values.items()}
+        admm, codes = self._constrained.admm, self._constrained.codes
+        parts = {"copies": admm.copies, "duals": admm.duals} if admm else {}
+        parts |= {"centres": codes.centres} if codes else {}
+        for part, values in parts.items():
+            tensors |= {f"{part}/{name}": tensor for name, tensor in values.items()}
         bits = None
-        if admm is not None:
-            bits = admm.codebook.bits if isinstance(admm.codebook.bits, int) else dict(admm.codebook.bits)
+        if codes is not None:
+            bits = codes.codebook.bits if isinstance(codes.codebook.bits, int) else dict(codes.codebook.bits)
         return tensors, {"epoch": self.epoch, "seconds": dict(self._seconds), "bits": bits}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -221,18 +229,21 @@ class AtmcTask(Task):
         for name, parameter in self._model.named_parameters():
             if name in parts.get("momentum", {}):
                 self._optimizer.state[parameter]["momentum_buffer"] = parts["momentum"][name].clone()
-        if "copies" in parts:
+        if "centres" in parts:
             centres = {name: tensor.cpu() for name, tensor in parts["centres"].items()}
             codebook = Codebook(facts["bits"], seed=self.spec.seed)
-            self._constrained.admm = AdmmState(codebook, parts["copies"], parts["duals"], centres)
+            if "copies" in parts:
+                self._constrained.admm = AdmmState(codebook, parts["copies"], parts["duals"], centres)
+            else:
+                self._constrained.straight_through = StraightThroughState(codebook, centres)
         self.epoch = facts["epoch"]
         self._seconds = dict(facts["seconds"])
 
     def _deploy(self) -> dict[str, Any]:
         """Projects, packs, decodes, and measures what was decoded."""
         with self._timed("pack_s"):
-            admm = self._constrained.admm
-            deployed = self._deployer.deploy(self._constrained.final(), admm.centres if admm else {}, self._train)
+            codes = self._constrained.codes
+            deployed = self._deployer.deploy(self._constrained.final(), codes.centres if codes else {}, self._train)
             self._artifact, sizes = deployed.artifact, deployed.sizes
         with self._timed("measure_s"):
             decoded = unpack(self._artifact, allow_custom_models=True)

@@ -1,4 +1,4 @@
-"""Training: one epoch of adversarial training, the ADMM that pulls weights to a codebook, checkpoints as plain data."""
+"""Training: one epoch of adversarial training, two ways to a codebook, checkpoints as plain data."""
 
 from atmc_search.training.admm import AdmmState, add_penalty, admm_start, admm_update, all_finite
 from atmc_search.training.batch_norm import AttackedBatches, attacked_loss, has_running_statistics, reestimated
@@ -12,22 +12,27 @@ from atmc_search.training.loop import (
     seeded,
     train_epoch,
 )
+from atmc_search.training.straight_through import StraightThroughState, at_centres, fitted_centres, on_centres
 
 __all__ = [
     "AdmmState",
     "AttackedBatches",
     "Constrained",
     "EpochStats",
+    "StraightThroughState",
     "add_penalty",
     "admm_start",
     "admm_update",
     "all_finite",
+    "at_centres",
     "attacked_loss",
+    "fitted_centres",
     "has_running_statistics",
     "learning_rate",
     "load_tensors",
     "make_optimizer",
     "make_repeatable",
+    "on_centres",
     "reestimated",
     "save_tensors",
     "seeded",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,7 @@ from atmc_search.data import DeviceData
 from atmc_search.errors import TrialFailed
 from atmc_search.spec import CompressSpec, StageSpec, ThreatModel
 from atmc_search.training.admm import AdmmState, add_penalty, admm_start, admm_update, refuse_divergence
+from atmc_search.training.straight_through import StraightThroughState, at_centres, fitted_centres
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,12 @@ class Constrained:
     Attributes:
         weights: the constrained parameters by name.
         pruning: what the weights end within: the ℓ0 budget, or a support fixed before training. None: not pruned.
-        codebook: gives the codebook constraint for the weights as they are when ADMM sets in; None: no codebook.
-        settings: when ADMM sets in, and how hard it pulls.
+        codebook: gives the codebook constraint for the weights as they are when it sets in; None: no codebook.
+        settings: when the codebook sets in, in which way, and how hard ADMM pulls.
         schedule: of the budget that weights are projected onto after every step; None: `pruning`, from the start.
         admm: its state, once it has set in.
+        straight_through: likewise.
+        frozen: the support that a schedule has fixed.
     """
 
     weights: Mapping[str, nn.Parameter]
@@ -51,13 +54,31 @@ class Constrained:
     settings: CompressSpec
     schedule: CubicSchedule | None = None
     admm: AdmmState | None = None
+    straight_through: StraightThroughState | None = None
     frozen: FixedSupport | None = None
+
+    @property
+    def codes(self) -> AdmmState | StraightThroughState | None:
+        """The codebook and its centres, once it has set in."""
+        return self.admm or self.straight_through
+
+    @contextmanager
+    def as_seen(self, progress: float) -> Iterator[None]:
+        """Inside, the network is what a step is to attack and differentiate. `progress`: as for `before_step`."""
+        if self.codebook is None or self.settings.codebook == "admm" or progress < self.settings.codebook_from:
+            yield
+            return
+        if self.straight_through is None:
+            refuse_divergence(self.weights)
+            self.straight_through = fitted_centres(self.weights, self.codebook(self.final()), {})
+        with at_centres(self.weights, self.straight_through):
+            yield
 
     def before_step(self, progress: float) -> None:
         """Adds the ADMM penalty to the gradients. `progress`: share of the stage's steps that are done."""
         if self.schedule is not None and self.schedule.frozen(progress):
             self.frozen = FixedSupport.of(self.weights)  # from the weights at every step: nothing to store for a resume
-        if self.codebook is None or progress < self.settings.codebook_from:
+        if self.codebook is None or self.settings.codebook != "admm" or progress < self.settings.codebook_from:
             return
         if self.admm is None:
             refuse_divergence(self.weights)
@@ -65,10 +86,15 @@ class Constrained:
         add_penalty(self.weights, self.admm, self.settings.rho)
 
     def after_step(self, step: int, progress: float) -> None:
-        """Projects onto what is allowed; every `dual_every` steps the duals follow. `progress`: with this step."""
+        """Projects onto what is allowed; every `dual_every` steps duals or centres follow. `progress`: with it."""
         self.project(progress)
-        if self.admm is not None and (step + 1) % self.settings.dual_every == 0:
+        if (step + 1) % self.settings.dual_every:
+            return
+        if self.admm is not None:
             self.admm = admm_update(self.weights, self.admm)
+        if self.straight_through is not None:
+            codebook, centres = self.straight_through.codebook, self.straight_through.centres
+            self.straight_through = fitted_centres(self.weights, codebook, centres)
 
     @torch.no_grad()
     def project(self, progress: float) -> None:
@@ -139,11 +165,12 @@ def train_epoch(
                 group["lr"] = learning_rate(stage, step / total)
             if augment is not None:
                 x = augment(x, generator)
-            x_adv = perturb(attack, model, x, y, threat, generator)
-            logits = model(x_adv)
-            loss = F.cross_entropy(logits, y)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            with nullcontext() if constrained is None else constrained.as_seen(step / total):
+                x_adv = perturb(attack, model, x, y, threat, generator)
+                logits = model(x_adv)
+                loss = F.cross_entropy(logits, y)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
             if stage.clip_norm is not None:  # before ADMM's pull, which is to stay as strong at a step of large loss
                 nn.utils.clip_grad_norm_(model.parameters(), stage.clip_norm)
             if constrained is not None:

@@ -295,6 +295,8 @@ def resumed(spec: TrialSpec, data: Splits, start: Start, path: Path, after: int)
         ({"factors": "none", "bits": 32}, 1, False),
         ({"factors": "none", "schedule": CUBIC}, 2, True),
         ({"factors": "uvc", "schedule": CUBIC, "bits": 32}, 1, False),
+        ({"factors": "none", "codebook": "straight_through"}, 2, False),
+        ({"factors": "uvc", "codebook": "straight_through", "bit_allocation": "mixed", "schedule": CUBIC}, 3, False),
     ],
 )
 def test_a_resumed_trial_goes_on_to_the_bit(tiny_trial, tiny_splits, tiny_start, tmp_path, compress, after, admm):
@@ -307,6 +309,7 @@ def test_a_resumed_trial_goes_on_to_the_bit(tiny_trial, tiny_splits, tiny_start,
     rows = [whole.step() for _ in range(4)]
     task, names = resumed(spec, tiny_splits, tiny_start, tmp_path / "c", after)
     assert any(name.startswith("duals/") for name in names) == admm
+    assert any(name.startswith("centres/") for name in names) == (admm or "codebook" in compress)
     assert any(name.startswith("momentum/") for name in names)
     assert (task.epoch, task.done) == (after, False)
     for row in rows[after:]:
