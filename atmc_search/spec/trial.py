@@ -147,18 +147,31 @@ class CompressSpec(Section):
         "entries to keep between these shares of training; default: keep from the first step. Every measurement is of "
         "the weights projected to keep",
     )
-    keep: float = Field(
-        gt=0, le=1, description="non-zeros that survive (low_rank: entries of factors), as a share of the dense weights"
+    keep: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="non-zeros that survive (low_rank: entries of factors), as a share of the dense weights; without "
+        "it budget_bytes sets the size",
     )
     energy: float | None = Field(
         None, gt=0, le=1, description="low_rank: ranks keep this share of all squared singular values, in place of keep"
     )
-    bits: int = Field(32, ge=1, le=32, description="2^bits values a tensor: 1 to 8, or 32 for no codebook")
+    bits: int = Field(
+        32,
+        ge=1,
+        le=32,
+        description="2^bits values a tensor: 1 to 8, or 32 for no codebook; where budget_bytes is in place of keep, "
+        "32 has 2 to 8 chosen for least distortion",
+    )
     bit_allocation: Literal["uniform", "mixed"] = Field(
         "uniform", description="mixed: 1 to 8 bits by tensor, for the bytes that `bits` everywhere would cost"
     )
     budget_bytes: int | None = Field(
-        None, ge=1, description="most bytes of the artifact: sets the ranks of low_rank, the bits of mixed"
+        None,
+        ge=1,
+        description="bytes of the artifact. Without keep: met to 3 %, never exceeded, by as many non-zeros as they pay "
+        "for; with it: the most, which sets the ranks of low_rank or the bits of mixed",
     )
     codebook: Literal["admm", "straight_through"] = Field(
         "admm",
@@ -182,7 +195,11 @@ class CompressSpec(Section):
 
     @model_validator(mode="after")
     def _together(self) -> CompressSpec:
-        if self.bit_allocation == "mixed" and self.bits == 32:
+        if self.keep is None and not self._has_a_size:
+            raise ValueError(
+                "trial.compress.keep is missing; it must be given, or budget_bytes in its place with pruning projected"
+            )
+        if self.bit_allocation == "mixed" and self.bits == 32 and not self.sized_in_bytes:
             raise ValueError("bit_allocation mixed spreads the bytes of a codebook; set bits to 1 to 8")
         if self.energy is not None and self.factors != "low_rank":
             raise ValueError(f"energy sets the ranks of low_rank and factors is {self.factors}; remove energy")
@@ -190,9 +207,29 @@ class CompressSpec(Section):
             raise ValueError("energy and budget_bytes both set the ranks; keep one of them")
         if self.schedule is not None and self.pruning != "projected":
             raise ValueError(f"schedule is of projected pruning and pruning is {self.pruning}; remove schedule")
-        if self.budget_bytes is not None and self.factors != "low_rank" and self.bit_allocation == "uniform":
-            raise ValueError("budget_bytes needs something to set; use factors low_rank or bit_allocation mixed")
+        if self.keep is None or self.budget_bytes is None:
+            return self
+        if self.factors != "low_rank" and self.bit_allocation == "uniform":
+            raise ValueError(
+                "budget_bytes needs something to set; use factors low_rank or bit_allocation mixed, or remove keep"
+            )
         return self
+
+    @property
+    def sized_in_bytes(self) -> bool:
+        """Whether `budget_bytes` takes the place of `keep`: training chooses how many non-zeros meet it."""
+        return self.keep is None and self.budget_bytes is not None and self.factors != "low_rank"
+
+    @property
+    def _has_a_size(self) -> bool:
+        if self.factors == "low_rank":
+            return self.pruning == "none" and (self.energy is not None or self.budget_bytes is not None)
+        return self.sized_in_bytes and self.pruning == "projected"
+
+    @property
+    def quantised(self) -> bool:
+        """Whether weights go to codebooks."""
+        return self.bits < 32 or self.sized_in_bytes
 
 
 class EvaluateSpec(Section):

@@ -16,6 +16,7 @@ from atmc_search.artifact import Architecture, annotated, unpack
 from atmc_search.attacks import build_attack
 from atmc_search.compress import (
     Codebook,
+    Weights,
     constrained_weights,
     factorise,
     layers_to_compress,
@@ -26,7 +27,8 @@ from atmc_search.measure import Measurement, masking_checks, measure
 from atmc_search.results import ATMC_COLUMNS, Column
 from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks.base import Report, Start, Task
-from atmc_search.tasks.constraints import l0_budget, low_ranks, pruning_of, schedule_of
+from atmc_search.tasks.byte_budget import ByteBudget
+from atmc_search.tasks.constraints import check_bytes, l0_budget, low_ranks, pruning_of, schedule_of
 from atmc_search.tasks.cost import dense_costs, running_costs
 from atmc_search.tasks.deploy import FIGURES_BYTES, Deployer, overhead_bytes
 from atmc_search.tasks.outline import dense_bytes, dense_weights, outline
@@ -62,7 +64,7 @@ class AtmcTask(Task):
             "fingerprint": fingerprint(spec.model_dump(mode="json")),
             "version": __version__,
             "torch": torch.__version__,
-            **_measured(spec, len(data.validation)),
+            **_measured(spec, len(data.validation), *_most_digits(spec, len(data.validation))),
         }
         self._attack = build_attack(spec.train.attack, path="trial.train.attack")
         self._evaluation = build_attack(spec.evaluate.attack, path="trial.evaluate.attack")
@@ -81,10 +83,13 @@ class AtmcTask(Task):
         self._constrained = Constrained(
             weights,
             pruning_of(spec.compress, weights, dense_weights(self._layers)),
-            self._deployer.codebook if spec.compress.bits < 32 else None,
+            self._codebook if spec.compress.quantised else None,
             spec.compress,
             schedule_of(spec.compress, weights, dense_weights(self._layers)),
         )
+        self._bytes = ByteBudget(self._deployer, self._constrained) if spec.compress.sized_in_bytes else None
+        if self._bytes is not None:
+            self._bytes.start()
         self._constrained.project(0.0)  # training starts within what is allowed
         self._optimizer = make_optimizer(self._model, spec.train)
         self._seconds = {"train_s": 0.0, "pack_s": 0.0, "measure_s": 0.0}
@@ -97,7 +102,7 @@ class AtmcTask(Task):
         build_attack(spec.evaluate.attack, path="trial.evaluate.attack")
         known = outline(_architecture(spec, data))
         budget, layers = l0_budget(spec.compress, known.weights), len(known.layers)
-        if spec.compress.pruning != "none" and budget < layers:
+        if spec.compress.keep is not None and spec.compress.pruning != "none" and budget < layers:
             least = layers / known.weights
             digit = 10.0 ** (math.floor(math.log10(least)) - 1)  # two digits, rounded up so that the remedy is one
             raise SpecError(
@@ -106,6 +111,8 @@ class AtmcTask(Task):
                 f"raise it to {math.ceil(least / digit) * digit:.2g} or more"
             )
         most = spec.compress.budget_bytes
+        if spec.compress.sized_in_bytes:
+            check_bytes(spec.compress, known)
         if most is not None and most < known.least_bytes:
             raise SpecError(
                 f"trial.compress.budget_bytes = {most}: impossible, with every weight zero the artifact has "
@@ -198,6 +205,9 @@ class AtmcTask(Task):
         metrics: dict[str, Any] = {"loss": stats.loss, "adversarial_train_accuracy": stats.adversarial_accuracy}
         if self.done or self.epoch % self.spec.evaluate.every == 0:
             metrics |= self._deploy()
+        elif self._bytes is not None:
+            with self._timed("pack_s"):
+                self._bytes.follow(self.epoch / self.epochs)
         return metrics | dict(self._start.facts) | self._seconds
 
     def artifact(self) -> bytes:
@@ -218,7 +228,8 @@ class AtmcTask(Task):
         bits = None
         if codes is not None:
             bits = codes.codebook.bits if isinstance(codes.codebook.bits, int) else dict(codes.codebook.bits)
-        return tensors, {"epoch": self.epoch, "seconds": dict(self._seconds), "bits": bits}
+        facts = {"epoch": self.epoch, "seconds": dict(self._seconds), "bits": bits}
+        return tensors, facts | ({"bytes": self._bytes.state()} if self._bytes is not None else {})
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         parts: dict[str, dict[str, Tensor]] = {}
@@ -236,14 +247,19 @@ class AtmcTask(Task):
                 self._constrained.admm = AdmmState(codebook, parts["copies"], parts["duals"], centres)
             else:
                 self._constrained.straight_through = StraightThroughState(codebook, centres)
+        if self._bytes is not None:
+            self._bytes.load(facts["bytes"])
         self.epoch = facts["epoch"]
         self._seconds = dict(facts["seconds"])
 
     def _deploy(self) -> dict[str, Any]:
         """Projects, packs, decodes, and measures what was decoded."""
         with self._timed("pack_s"):
-            codes = self._constrained.codes
-            deployed = self._deployer.deploy(self._constrained.final(), codes.centres if codes else {}, self._train)
+            if self._bytes is not None:
+                deployed = self._bytes.deploy(self._train, self.epoch / self.epochs)
+            else:
+                codes = self._constrained.codes
+                deployed = self._deployer.deploy(self._constrained.final(), codes.centres if codes else {}, self._train)
             self._artifact, sizes = deployed.artifact, deployed.sizes
         with self._timed("measure_s"):
             decoded = unpack(self._artifact, allow_custom_models=True)
@@ -269,6 +285,9 @@ class AtmcTask(Task):
             "bits_per_tensor": json.dumps(sizes.bits_per_tensor),
             "batch_norm_reestimated": deployed.batch_norm_reestimated,
         }
+
+    def _codebook(self, weights: Weights) -> Codebook:
+        return self._deployer.codebook(weights) if self._bytes is None else self._bytes.codebook(weights)
 
     def _masking_flags(self, decoded: nn.Module) -> str:
         surrogate = self._architecture.build()
@@ -310,6 +329,11 @@ def _measured(spec: TrialSpec, images: int, clean: int = 0, robust: int = 0) -> 
     attack = spec.evaluate.attack.model_dump(mode="json")
     figures = {"split": "validation", "images": images, "clean": clean, "robust": robust, "attack": attack}
     return {"measured": figures}
+
+
+def _most_digits(spec: TrialSpec, images: int) -> tuple[int, int]:
+    """Figures that stand in an artifact until it is measured: of a budget that is to be met, as long as any."""
+    return (images, images) if spec.compress.sized_in_bytes else (0, 0)
 
 
 def _architecture(spec: TrialSpec, data: Splits) -> Architecture:
