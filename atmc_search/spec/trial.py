@@ -130,6 +130,31 @@ class ScheduleSpec(Section):
         return self
 
 
+class TargetSpec(Section):
+    """An accuracy to hold with the smallest artifact: one of the two."""
+
+    robust_accuracy: float | None = Field(None, gt=0, lt=1, description="on attacked validation images")
+    clean_accuracy: float | None = Field(None, gt=0, lt=1, description="on validation images as they are")
+
+    @model_validator(mode="after")
+    def _one(self) -> TargetSpec:
+        if (self.robust_accuracy is None) == (self.clean_accuracy is None):
+            raise ValueError("a target is one accuracy; give robust_accuracy or clean_accuracy")
+        return self
+
+    @property
+    def metric(self) -> Literal["robust_accuracy", "clean_accuracy"]:
+        """Which accuracy."""
+        return "clean_accuracy" if self.robust_accuracy is None else "robust_accuracy"
+
+    @property
+    def value(self) -> float:
+        """What it is to be at least."""
+        found = self.clean_accuracy if self.robust_accuracy is None else self.robust_accuracy
+        assert found is not None
+        return found
+
+
 class CompressSpec(Section):
     """The constraints: how many weights, in which form, of how many values (ATMC, arXiv 1902.03538)."""
 
@@ -173,6 +198,9 @@ class CompressSpec(Section):
         description="bytes of the artifact. Without keep: met to 3 %, never exceeded, by as many non-zeros as they pay "
         "for; with it: the most, which sets the ranks of low_rank or the bits of mixed",
     )
+    target: TargetSpec | None = Field(
+        None, description="in place of keep: the smallest artifact that holds an accuracy on validation images"
+    )
     codebook: Literal["admm", "straight_through"] = Field(
         "admm",
         description="admm: a penalty draws the weights to their codebook; straight_through: the network is attacked "
@@ -195,6 +223,9 @@ class CompressSpec(Section):
 
     @model_validator(mode="after")
     def _together(self) -> CompressSpec:
+        if self.target is not None and (self.keep is not None or self.budget_bytes is not None):
+            found = "keep" if self.keep is not None else "budget_bytes"
+            raise ValueError(f"target and {found} both set the size; keep one of them")
         if self.keep is None and not self._has_a_size:
             raise ValueError(
                 "trial.compress.keep is missing; it must be given, or budget_bytes in its place with pruning projected"
@@ -224,7 +255,7 @@ class CompressSpec(Section):
     def _has_a_size(self) -> bool:
         if self.factors == "low_rank":
             return self.pruning == "none" and (self.energy is not None or self.budget_bytes is not None)
-        return self.sized_in_bytes and self.pruning == "projected"
+        return (self.sized_in_bytes or self.target is not None) and self.pruning == "projected"
 
     @property
     def quantised(self) -> bool:

@@ -32,6 +32,7 @@ from atmc_search.tasks.constraints import check_bytes, l0_budget, low_ranks, pru
 from atmc_search.tasks.cost import dense_costs, running_costs
 from atmc_search.tasks.deploy import FIGURES_BYTES, Deployer, overhead_bytes
 from atmc_search.tasks.outline import dense_bytes, dense_weights, outline
+from atmc_search.tasks.target import TargetControl
 from atmc_search.training import (
     AdmmState,
     Constrained,
@@ -90,6 +91,11 @@ class AtmcTask(Task):
         self._bytes = ByteBudget(self._deployer, self._constrained) if spec.compress.sized_in_bytes else None
         if self._bytes is not None:
             self._bytes.start()
+        self._target: TargetControl | None = None
+        if spec.compress.target is not None:
+            dense = dense_weights(self._layers)
+            self._target = TargetControl(spec.compress.target, self._constrained, dense, len(self._layers))
+            self._target.start()
         self._constrained.project(0.0)  # training starts within what is allowed
         self._optimizer = make_optimizer(self._model, spec.train)
         self._seconds = {"train_s": 0.0, "pack_s": 0.0, "measure_s": 0.0}
@@ -203,8 +209,15 @@ class AtmcTask(Task):
                 )
         self.epoch += 1
         metrics: dict[str, Any] = {"loss": stats.loss, "adversarial_train_accuracy": stats.adversarial_accuracy}
-        if self.done or self.epoch % self.spec.evaluate.every == 0:
-            metrics |= self._deploy()
+        measured = self._deploy() if self.done or self.epoch % self.spec.evaluate.every == 0 else None
+        if self._target is not None:
+            self._target.follow(stats.adversarial_accuracy, measured)
+            if measured is not None:
+                measured = self._target.noted(self.artifact(), measured)
+                if self.done:
+                    self._artifact, measured = self._target.artifact, self._target.metrics
+        if measured is not None:
+            metrics |= {"target_shortfall": 0.0} | measured
         elif self._bytes is not None:
             with self._timed("pack_s"):
                 self._bytes.follow(self.epoch / self.epochs)
@@ -228,7 +241,11 @@ class AtmcTask(Task):
         bits = None
         if codes is not None:
             bits = codes.codebook.bits if isinstance(codes.codebook.bits, int) else dict(codes.codebook.bits)
-        facts = {"epoch": self.epoch, "seconds": dict(self._seconds), "bits": bits}
+        target: dict[str, Any] = {}
+        if self._target is not None:
+            best, target["target"] = self._target.state()
+            tensors |= best
+        facts = target | {"epoch": self.epoch, "seconds": dict(self._seconds), "bits": bits}
         return tensors, facts | ({"bytes": self._bytes.state()} if self._bytes is not None else {})
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -247,6 +264,8 @@ class AtmcTask(Task):
                 self._constrained.admm = AdmmState(codebook, parts["copies"], parts["duals"], centres)
             else:
                 self._constrained.straight_through = StraightThroughState(codebook, centres)
+        if self._target is not None:
+            self._target.load(parts["best"]["artifact"], facts["target"])
         if self._bytes is not None:
             self._bytes.load(facts["bytes"])
         self.epoch = facts["epoch"]
