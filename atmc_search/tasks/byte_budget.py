@@ -93,7 +93,7 @@ class ByteBudget:
         """The file within the budget, as large as it can be, of the weights as they are; training's k follows.
 
         Raises:
-            TrialFailed: a single weight is over the budget.
+            TrialFailed: a single weight is over the budget; or training is over and no file is within 3 % below it.
         """
         if self._open(progress):
             self._choose_bits()
@@ -112,7 +112,14 @@ class ByteBudget:
             spare += size - (1 - _SLACK / 2) * self.budget
         if best is None:
             raise TrialFailed(f"budget_bytes = {self._asked}: the artifact has {size} bytes; raise it by a little")
-        return best if self._close(len(best.artifact)) else self._beside_a_cliff(best, fit.k, train)
+        if not self._close(len(best.artifact)):
+            best = self._beside_a_cliff(best, fit.k, train)
+        if progress >= 1 and not self._close(len(best.artifact)):
+            raise TrialFailed(
+                f"budget_bytes = {self._asked}: the nearest file below has {len(best.artifact)} bytes, as a layer dies "
+                "with fewer weights or all of them fit; choose another budget, or a schedule for layers to adapt"
+            )
+        return best
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -160,3 +161,16 @@ def test_budgets_can_be_searched():
     assert study.fill({"trial.compress.budget_bytes": 6500}).compress.sized_in_bytes
     ranged = {**trial, "compress": {"budget_bytes": {"int_uniform": [2500, 26000]}}}
     assert parse_study({"name": "x", "trial": ranged, "search": {"trials": 1}}).space
+
+
+def test_a_budget_that_no_file_comes_close_to_fails_the_trial_at_its_end_and_not_before(
+    tiny_trial, tiny_splits, tiny_start
+):
+    spec = tiny_trial(compress=BYTES | {"budget_bytes": 900, "bits": 2})
+    task = AtmcTask(spec, tiny_splits, tiny_start, device="cpu", meta={})
+    assert task._bytes is not None
+    with torch.no_grad():
+        list(task._constrained.weights.values())[-1].zero_()  # nothing reaches an output any more
+    assert len(task._bytes.deploy(task._train, 0.5).artifact) < 500
+    with pytest.raises(TrialFailed, match=r"^budget_bytes = 900: the nearest file below has \d+ bytes, .* choose"):
+        task._bytes.deploy(task._train, 1.0)
