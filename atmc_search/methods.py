@@ -34,7 +34,7 @@ class Method:
 _CLEAN = {"name": "none"}
 _NO_CODEBOOK = {"compress.bits": 32, "compress.bit_allocation": "uniform"}
 _OF_SCORES = ("compress.scores",)
-_OF_CODEBOOKS = ("compress.rho", "compress.dual_every", "compress.codebook_from")
+_OF_CODEBOOKS = ("compress.codebook", "compress.rho", "compress.dual_every", "compress.codebook_from")
 _NO_RANKS = {"compress.energy": None}
 _NO_BYTES = {"compress.budget_bytes": None}
 _OF_PRUNING = ("compress.schedule", "compress.price")
@@ -96,7 +96,7 @@ METHODS: Mapping[str, Method] = {
         (*_OF_CODEBOOKS, *_OF_SCORES, *_OF_PLAIN_WEIGHTS),
     ),
     "atmc": Method(
-        "ATMC: W = UV + C under one ℓ0 budget, codebooks of 2^bits values by ADMM",
+        "ATMC: W = UV + C under one ℓ0 budget, codebooks of 2^bits values",
         {
             "compress.factors": "uvc",
             "compress.pruning": "projected",

@@ -323,4 +323,4 @@ def test_settings_lists_what_a_spec_can_say(
         assert setting in everything
     assert "trial.compress.keep" in said("compress")
     assert "trial.train.lr" not in said("compress")
-    assert "required" in next(line for line in everything.splitlines() if line.startswith("trial.compress.keep"))
+    assert "required" in next(line for line in everything.splitlines() if line.startswith("trial.train.epochs"))

@@ -134,6 +134,7 @@ ATMC_COLUMNS: tuple[Column, ...] = (
         "bytes",
         "most that ONNX Runtime's allocator had in use for an image: weights and intermediate results",
     ),
+    _share("target_shortfall", "by how much the accuracy of compress.target is missed (0: held, or no target)"),
     Column("batch_norm_reestimated", "bool", "", "whether batch norm statistics were gathered anew"),
     Column("loss", "float64", "nats", "mean training loss of the epoch, as trial.train.loss has it"),
     _share("adversarial_train_accuracy", "accuracy on the epoch's adversarial training images"),

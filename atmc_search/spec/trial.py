@@ -192,6 +192,31 @@ class ScoreSpec(Section):
     )
 
 
+class TargetSpec(Section):
+    """An accuracy to hold with the smallest artifact: one of the two."""
+
+    robust_accuracy: float | None = Field(None, gt=0, lt=1, description="on attacked validation images")
+    clean_accuracy: float | None = Field(None, gt=0, lt=1, description="on validation images as they are")
+
+    @model_validator(mode="after")
+    def _one(self) -> TargetSpec:
+        if (self.robust_accuracy is None) == (self.clean_accuracy is None):
+            raise ValueError("a target is one accuracy; give robust_accuracy or clean_accuracy")
+        return self
+
+    @property
+    def metric(self) -> Literal["robust_accuracy", "clean_accuracy"]:
+        """Which accuracy."""
+        return "clean_accuracy" if self.robust_accuracy is None else "robust_accuracy"
+
+    @property
+    def value(self) -> float:
+        """What it is to be at least."""
+        found = self.clean_accuracy if self.robust_accuracy is None else self.robust_accuracy
+        assert found is not None
+        return found
+
+
 class CompressSpec(Section):
     """The constraints: how many weights, in which form, of how many values (ATMC, arXiv 1902.03538)."""
 
@@ -211,8 +236,12 @@ class CompressSpec(Section):
         "entries to keep between these shares of training; {name: grow, every: 100, share: 0.3, from: 0.05, to: 0.55} "
         "exchanges non-zeros at keep; default: keep from the first step. Every measurement is within keep",
     )
-    keep: float = Field(
-        gt=0, le=1, description="non-zeros that survive (low_rank: entries of factors), as a share of the dense weights"
+    keep: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="non-zeros that survive (low_rank: entries of factors), as a share of the dense weights; without "
+        "it budget_bytes sets the size",
     )
     count: Literal["all", "live"] = Field(
         "all",
@@ -227,16 +256,33 @@ class CompressSpec(Section):
     energy: float | None = Field(
         None, gt=0, le=1, description="low_rank: ranks keep this share of all squared singular values, in place of keep"
     )
-    bits: int = Field(32, ge=1, le=32, description="2^bits values a tensor: 1 to 8, or 32 for no codebook")
+    bits: int = Field(
+        32,
+        ge=1,
+        le=32,
+        description="2^bits values a tensor: 1 to 8, or 32 for no codebook; where budget_bytes is in place of keep, "
+        "32 has 2 to 8 chosen for least distortion",
+    )
     bit_allocation: Literal["uniform", "mixed"] = Field(
         "uniform", description="mixed: 1 to 8 bits by tensor, for the bytes that `bits` everywhere would cost"
     )
     budget_bytes: int | None = Field(
-        None, ge=1, description="most bytes of the artifact: sets the ranks of low_rank, the bits of mixed"
+        None,
+        ge=1,
+        description="bytes of the artifact. Without keep: met to 3 %, never exceeded, by as many non-zeros as they pay "
+        "for; with it: the most, which sets the ranks of low_rank or the bits of mixed",
+    )
+    target: TargetSpec | None = Field(
+        None, description="in place of keep: the smallest artifact that holds an accuracy on validation images"
+    )
+    codebook: Literal["admm", "straight_through"] = Field(
+        "admm",
+        description="admm: a penalty draws the weights to their codebook; straight_through: the network is attacked "
+        "and differentiated at its quantised weights, the gradient applied to latent ones",
     )
     rho: float = Field(0.1, ge=0, description="weight of the ADMM penalty")
-    dual_every: int = Field(10, ge=1, description="optimizer steps between dual updates")
-    codebook_from: float = Field(0.5, ge=0, lt=1, description="share of training after which ADMM sets in")
+    dual_every: int = Field(10, ge=1, description="optimizer steps between updates of the duals or the centres")
+    codebook_from: float = Field(0.5, ge=0, lt=1, description="share of training after which the codebook sets in")
     floats: Literal["fp16", "fp32"] = Field("fp16", description="precision of codebooks, biases, norm parameters")
     batch_norm: Literal["best", "kept", "reestimated"] = Field(
         "best", description="statistics after the last projection: reestimated on training images, kept, or the better"
@@ -251,7 +297,14 @@ class CompressSpec(Section):
 
     @model_validator(mode="after")
     def _together(self) -> CompressSpec:
-        if self.bit_allocation == "mixed" and self.bits == 32:
+        if self.target is not None and (self.keep is not None or self.budget_bytes is not None):
+            found = "keep" if self.keep is not None else "budget_bytes"
+            raise ValueError(f"target and {found} both set the size; keep one of them")
+        if self.keep is None and not self._has_a_size:
+            raise ValueError(
+                "trial.compress.keep is missing; it must be given, or budget_bytes in its place with pruning projected"
+            )
+        if self.bit_allocation == "mixed" and self.bits == 32 and not self.sized_in_bytes:
             raise ValueError("bit_allocation mixed spreads the bytes of a codebook; set bits to 1 to 8")
         if self.energy is not None and self.factors != "low_rank":
             raise ValueError(f"energy sets the ranks of low_rank and factors is {self.factors}; remove energy")
@@ -278,9 +331,31 @@ class CompressSpec(Section):
                 f"grow keeps its support by magnitude and gradient; count is {self.count} and price {self.price}; "
                 "remove them, or schedule"
             )
-        if self.budget_bytes is not None and self.factors != "low_rank" and self.bit_allocation == "uniform":
-            raise ValueError("budget_bytes needs something to set; use factors low_rank or bit_allocation mixed")
+        if self.schedule is not None and self.schedule.name == "grow" and self.keep is None:
+            raise ValueError("grow exchanges non-zeros at keep, which is missing; give keep, or schedule cubic")
+        if self.keep is None or self.budget_bytes is None:
+            return self
+        if self.factors != "low_rank" and self.bit_allocation == "uniform":
+            raise ValueError(
+                "budget_bytes needs something to set; use factors low_rank or bit_allocation mixed, or remove keep"
+            )
         return self
+
+    @property
+    def sized_in_bytes(self) -> bool:
+        """Whether `budget_bytes` takes the place of `keep`: training chooses how many non-zeros meet it."""
+        return self.keep is None and self.budget_bytes is not None and self.factors != "low_rank"
+
+    @property
+    def _has_a_size(self) -> bool:
+        if self.factors == "low_rank":
+            return self.pruning == "none" and (self.energy is not None or self.budget_bytes is not None)
+        return (self.sized_in_bytes or self.target is not None) and self.pruning == "projected"
+
+    @property
+    def quantised(self) -> bool:
+        """Whether weights go to codebooks."""
+        return self.bits < 32 or self.sized_in_bytes
 
 
 class EvaluateSpec(Section):
@@ -326,6 +401,13 @@ class TrialSpec(Section):
     def _stages_in_the_unit_of_pixels(self) -> TrialSpec:
         for name, stage in (("dense", self.dense), ("train", self.train)):
             _refuse_bytes(stage.trained_against(self.threat), f"{name}.eps")
+        return self
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> TrialSpec:
+        chosen = "evaluate.select best" if self.evaluate.select == "best" else "train.patience"
+        if self.compress.target is not None and (self.evaluate.select == "best" or self.train.patience is not None):
+            raise ValueError(f"compress.target chooses the file of a trial, and so does {chosen}; remove one of them")
         return self
 
     @model_validator(mode="after")

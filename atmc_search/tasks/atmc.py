@@ -1,4 +1,4 @@
-"""ATMC: adversarial training under a global ℓ0 budget, in factors, with codebooks by ADMM (arXiv 1902.03538)."""
+"""ATMC: adversarial training under a global ℓ0 budget, in factors, with codebooks (arXiv 1902.03538)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from atmc_search.artifact import Architecture, annotated, unpack
 from atmc_search.attacks import build_attack
 from atmc_search.compress import (
     Codebook,
+    Weights,
     constrained_weights,
     factorise,
     layers_to_compress,
@@ -28,13 +29,24 @@ from atmc_search.measure import Measurement, masking_checks, measure
 from atmc_search.results import ATMC_COLUMNS, Column
 from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks.base import Report, Start, Task
-from atmc_search.tasks.constraints import budget_of, grow_of, l0_budget, low_ranks, pruning_of, schedule_of, search_of
+from atmc_search.tasks.byte_budget import ByteBudget
+from atmc_search.tasks.checkpoint import restore_training, training_state
+from atmc_search.tasks.constraints import (
+    budget_of,
+    check_bytes,
+    grow_of,
+    l0_budget,
+    low_ranks,
+    pruning_of,
+    schedule_of,
+    search_of,
+)
 from atmc_search.tasks.cost import dense_costs, running_costs
 from atmc_search.tasks.dense import DenseSelection
 from atmc_search.tasks.deploy import FIGURES_BYTES, Deployer, overhead_bytes
 from atmc_search.tasks.outline import dense_bytes, dense_weights, outline
+from atmc_search.tasks.target import TargetControl
 from atmc_search.training import (
-    AdmmState,
     Constrained,
     Guard,
     Selection,
@@ -70,7 +82,7 @@ class AtmcTask(Task):
             "fingerprint": fingerprint(spec.model_dump(mode="json")),
             "version": __version__,
             "torch": torch.__version__,
-            **_measured(spec, len(data.validation)),
+            **_measured(spec, len(data.validation), *_most_digits(spec, len(data.validation))),
         }
         self._attack = build_attack(spec.train.attack, path="trial.train.attack")
         self._loss = build_loss(spec.train, path="trial.train")
@@ -91,7 +103,7 @@ class AtmcTask(Task):
         self._constrained = Constrained(
             weights,
             pruning_of(spec.compress, weights, dense_weights(self._layers), budget),
-            self._deployer.codebook if spec.compress.bits < 32 else None,
+            self._codebook if spec.compress.quantised else None,
             spec.compress,
             schedule_of(spec.compress, weights, dense_weights(self._layers)),
             budget,
@@ -99,6 +111,14 @@ class AtmcTask(Task):
         )
         k = l0_budget(spec.compress, dense_weights(self._layers))
         self._constrained.search = search_of(spec, weights, self._constrained.pruning, k)
+        self._bytes = ByteBudget(self._deployer, self._constrained) if spec.compress.sized_in_bytes else None
+        if self._bytes is not None:
+            self._bytes.start()
+        self._target: TargetControl | None = None
+        if spec.compress.target is not None:
+            dense = dense_weights(self._layers)
+            self._target = TargetControl(spec.compress.target, self._constrained, dense, len(self._layers))
+            self._target.start()
         self._constrained.project(0.0)  # training starts within what is allowed
         self._optimizer = make_optimizer(self._model, spec.train)
         self._teacher = None
@@ -124,7 +144,7 @@ class AtmcTask(Task):
         build_attack(spec.evaluate.attack, path="trial.evaluate.attack")
         known = outline(_architecture(spec, data))
         budget, layers = l0_budget(spec.compress, known.weights), len(known.layers)
-        if spec.compress.pruning != "none" and budget < layers:
+        if spec.compress.keep is not None and spec.compress.pruning != "none" and budget < layers:
             least = layers / known.weights
             digit = 10.0 ** (math.floor(math.log10(least)) - 1)  # two digits, rounded up so that the remedy is one
             raise SpecError(
@@ -133,6 +153,8 @@ class AtmcTask(Task):
                 f"raise it to {math.ceil(least / digit) * digit:.2g} or more"
             )
         most = spec.compress.budget_bytes
+        if spec.compress.sized_in_bytes:
+            check_bytes(spec.compress, known)
         if most is not None and most < known.least_bytes:
             raise SpecError(
                 f"trial.compress.budget_bytes = {most}: impossible, with every weight zero the artifact has "
@@ -251,8 +273,18 @@ class AtmcTask(Task):
         self.epoch += 1
         metrics: dict[str, Any] = {"loss": stats.loss, "adversarial_train_accuracy": stats.adversarial_accuracy}
         metrics["collapsed_epoch"] = self._guard.collapsed_at
-        if self.done or self.epoch % self.spec.evaluate.every == 0:
-            metrics |= self._selected()
+        measured = self._selected() if self.done or self.epoch % self.spec.evaluate.every == 0 else None
+        if self._target is not None:
+            self._target.follow(stats.adversarial_accuracy, measured)
+            if measured is not None:
+                measured = self._target.noted(self.artifact(), measured)
+                if self.done:
+                    self._artifact, measured = self._target.artifact, self._target.metrics
+        if measured is not None:
+            metrics |= {"target_shortfall": 0.0} | measured
+        elif self._bytes is not None:
+            with self._timed("pack_s"):
+                self._bytes.follow(self.epoch / self.epochs)
         return metrics | dict(self._start.facts) | self._seconds
 
     @property
@@ -294,47 +326,22 @@ class AtmcTask(Task):
 
     def _trained(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What training has made of the weights, and all that binds or follows them: tensors and plain facts."""
-        tensors = {f"model/{name}": tensor for name, tensor in self._model.state_dict().items()}
-        for name, parameter in self._model.named_parameters():
-            momentum = self._optimizer.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum/{name}"] = momentum
-        admm = self._constrained.admm
-        if admm is not None:
-            for part, values in (("copies", admm.copies), ("duals", admm.duals), ("centres", admm.centres)):
-                tensors |= {f"{part}/{name}": tensor for name, tensor in values.items()}
-        if self._average is not None:
-            tensors |= {f"average/{name}": tensor for name, tensor in self._average.tensors.items()}
-        search = self._constrained.search
-        if search is not None:
-            for part, values in (("scores", search.scores), ("velocities", search.velocities)):
-                tensors |= {f"{part}/{name}": tensor for name, tensor in values.items()}
-        bits = None
-        if admm is not None:
-            bits = admm.codebook.bits if isinstance(admm.codebook.bits, int) else dict(admm.codebook.bits)
-        return tensors, {"bits": bits, "averaged_steps": self._average.steps if self._average else 0}
+        return training_state(
+            self._model, self._optimizer, self._constrained, self._average, [self._target, self._bytes]
+        )
 
     def _go_on_from(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Goes on from what `_trained` gave."""
-        parts: dict[str, dict[str, Tensor]] = {}
-        for path, tensor in tensors.items():
-            part, _, name = path.partition("/")
-            parts.setdefault(part, {})[name] = tensor.clone()
-        self._model.load_state_dict(parts["model"])
-        for name, parameter in self._model.named_parameters():
-            self._optimizer.state[parameter].pop("momentum_buffer", None)
-            if name in parts.get("momentum", {}):
-                self._optimizer.state[parameter]["momentum_buffer"] = parts["momentum"][name]
-        self._constrained.admm = None
-        if "copies" in parts:
-            centres = {name: tensor.cpu() for name, tensor in parts["centres"].items()}
-            codebook = Codebook(facts["bits"], seed=self.spec.seed)
-            self._constrained.admm = AdmmState(codebook, parts["copies"], parts["duals"], centres)
-        if "scores" in parts and self._constrained.search is not None:
-            self._constrained.search.scores = parts["scores"]
-            self._constrained.search.velocities = parts["velocities"]
-        if self._average is not None:
-            self._average.load(parts["average"], facts["averaged_steps"])
+        restore_training(
+            tensors,
+            facts,
+            self._model,
+            self._optimizer,
+            self._constrained,
+            self._average,
+            [self._target, self._bytes],
+            seed=self.spec.seed,
+        )
 
     def _keep_good(self) -> None:
         tensors, self._good_facts = self._trained()
@@ -364,12 +371,15 @@ class AtmcTask(Task):
     def _deploy(self) -> dict[str, Any]:
         """Projects, packs, decodes, and measures what was decoded."""
         with self._timed("pack_s"):
-            admm = self._constrained.admm
-            averaged = self._average is not None
+            codes = self._constrained.codes
+            centres = codes.centres if codes else {}
             with self._average.in_place() if self._average else nullcontext():
-                weights = self._constrained.final(averaged=averaged)
-                deployer = replace(self._deployer, attack=self._guard.training)
-                deployed = deployer.deploy(weights, admm.centres if admm else {}, self._train)
+                if self._bytes is not None:
+                    deployed = self._bytes.deploy(self._train, self.epoch / self.epochs)
+                else:
+                    weights = self._constrained.final(averaged=self._average is not None)
+                    deployer = replace(self._deployer, attack=self._guard.training)
+                    deployed = deployer.deploy(weights, centres, self._train)
             self._artifact, sizes = deployed.artifact, deployed.sizes
         with self._timed("measure_s"):
             decoded = unpack(self._artifact, allow_custom_models=True)
@@ -401,6 +411,9 @@ class AtmcTask(Task):
         model = self._architecture.build()
         model.load_state_dict(dict(self._start.tensors))
         return model.to(self._device).eval()
+
+    def _codebook(self, weights: Weights) -> Codebook:
+        return self._deployer.codebook(weights) if self._bytes is None else self._bytes.codebook(weights)
 
     def _masking_flags(self, decoded: nn.Module) -> str:
         checks = masking_checks(
@@ -445,6 +458,11 @@ def _measured(spec: TrialSpec, images: int, clean: int = 0, robust: int = 0) -> 
     attack = spec.evaluate.attack.model_dump(mode="json")
     figures = {"split": "validation", "images": images, "clean": clean, "robust": robust, "attack": attack}
     return {"measured": figures}
+
+
+def _most_digits(spec: TrialSpec, images: int) -> tuple[int, int]:
+    """Figures that stand in an artifact until it is measured: of a budget that is to be met, as long as any."""
+    return (images, images) if spec.compress.sized_in_bytes else (0, 0)
 
 
 def _architecture(spec: TrialSpec, data: Splits) -> Architecture:

@@ -26,14 +26,43 @@ from atmc_search.compress import (
     ranks_by_energy,
     spectra,
 )
-from atmc_search.errors import TrialFailed
+from atmc_search.errors import SpecError, TrialFailed
 from atmc_search.spec import CompressSpec, TrialSpec
+from atmc_search.tasks.outline import Outline
 from atmc_search.training import ScoreSearch, largest_of_all, largest_of_each
+
+_HEADER_BYTES = 400
+"""About the most that the facts of a trial add to a header."""
 
 
 def l0_budget(settings: CompressSpec, dense_weights: int) -> int:
-    """k = keep × dense weights, whatever the factors."""
+    """k = keep × dense weights, whatever the factors; all of them where bytes are to say how many."""
+    if settings.keep is None:
+        return dense_weights
     return round(settings.keep * dense_weights)
+
+
+def check_bytes(settings: CompressSpec, known: Outline) -> None:
+    """That a budget of bytes in place of `keep` pays for a weight, and for fewer than all of them.
+
+    Raises:
+        SpecError: it does not.
+    """
+    budget, bits = settings.budget_bytes, min(settings.bits, 8)
+    assert budget is not None
+    if budget <= known.least_bytes:
+        raise SpecError(
+            f"trial.compress.budget_bytes = {budget}: impossible, with every weight zero the artifact has "
+            f"{known.least_bytes} bytes, and a weight takes one more; raise it"
+        )
+    # At most: codes of fixed length, and all other values, of which fp16 takes half.
+    others = known.dense_bytes // 4 - known.weights
+    dense = known.least_bytes + _HEADER_BYTES + bits * known.weights // 8 + 2 * others
+    if budget >= dense:
+        raise SpecError(
+            f"trial.compress.budget_bytes = {budget}: pays for all {known.weights} weights at {bits} bits, about "
+            f"{dense} bytes, so that there is nothing to prune; lower it, or write keep: 1 and bits: {bits}"
+        )
 
 
 def budget_of(
@@ -48,7 +77,8 @@ def budget_of(
     """
     budget: Callable[[int], Constraint[None]] = GlobalL0
     if settings.price == "bytes":
-        budget = functools.partial(RateBudget, code_bits=settings.bits)
+        unknown = settings.bits == 32 and settings.sized_in_bytes  # then bytes choose the bits, later: about so many
+        budget = functools.partial(RateBudget, code_bits=4 if unknown else settings.bits)
     if settings.count == "all":
         return budget
     living = Living.of(model, input_shape)

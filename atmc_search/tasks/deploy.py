@@ -95,17 +95,16 @@ class Deployer:
             TrialFailed: the file is over `budget_bytes`.
         """
         settings, spare = self.spec.compress, FIGURES_BYTES
-        weights, others = self._live(weights)
+        weights, others = self.live(weights)
         for _ in range(_BUDGET_ROUNDS):
             codebook = None
             if settings.bits < 32:
                 codebook = self.codebook(weights, centres=centres, spare_bytes=spare)
-            compressed, anew = self._compressed(weights, others, centres, codebook, train)
-            sizes = account(compressed, codebook.bits if codebook else 32)
-            artifact = annotated(pack(compressed), {"bits": _brief(sizes.bits_per_tensor)})
+            deployed = self.on(codebook, weights, others, centres, train)
+            artifact = deployed.artifact
             excess = 0 if settings.budget_bytes is None else len(artifact) + FIGURES_BYTES - settings.budget_bytes
             if excess <= 0:
-                return Deployed(artifact, sizes, anew)
+                return deployed
             if settings.bit_allocation == "uniform":
                 break
             spare += excess  # new statistics of batch norm may take more bytes than those the bits were chosen beside
@@ -113,8 +112,21 @@ class Deployer:
             f"budget_bytes = {settings.budget_bytes}: the artifact has {len(artifact)} bytes; raise it by a little"
         )
 
+    def on(
+        self,
+        codebook: Codebook | None,
+        weights: Weights,
+        others: Mapping[str, Tensor],
+        centres: Mapping[str, Tensor],
+        train: DeviceData | None,
+    ) -> Deployed:
+        """`live` weights and other tensors on a codebook, packed; without `train`, statistics stay as they are."""
+        compressed, anew = self._compressed(weights, others, centres, codebook, train)
+        sizes = account(compressed, codebook.bits if codebook else 32)
+        return Deployed(annotated(pack(compressed), {"bits": _brief(sizes.bits_per_tensor)}), sizes, anew)
+
     @torch.no_grad()
-    def _live(self, weights: Weights) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
+    def live(self, weights: Weights) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
         """The tensors with zeros for all that is without effect, so that no codebook is fitted to it."""
         live = folded(self._whole(weights, other_tensors(self.model, self.layers)))
         kept = {
@@ -129,14 +141,15 @@ class Deployer:
         others: Mapping[str, Tensor],
         centres: Mapping[str, Tensor],
         codebook: Codebook | None,
-        train: DeviceData,
+        train: DeviceData | None,
     ) -> tuple[CompressedModel, bool]:
         """The model as deployed, and whether its batch norm statistics were gathered anew."""
-        settings, device = self.spec.compress, train.labels.device
+        settings = self.spec.compress
         projected, other = deployable(weights, others, codebook, centres, settings.floats)
         compressed = smallest_forms(folded(self._whole(projected, other)))
-        if settings.batch_norm == "kept" or not has_running_statistics(self.model):
+        if train is None or settings.batch_norm == "kept" or not has_running_statistics(self.model):
             return compressed, False
+        device = train.labels.device
         stage = self.spec.train
         threat = stage.trained_against(self.spec.threat)
         batches = AttackedBatches(train, self.attack, threat, stage.batch_size, self.spec.seed)

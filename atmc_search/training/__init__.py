@@ -1,4 +1,4 @@
-"""Training: one epoch of adversarial training, the ADMM that pulls weights to a codebook, checkpoints as plain data."""
+"""Training: one epoch of adversarial training, two ways to a codebook, checkpoints as plain data."""
 
 from atmc_search.training.admm import AdmmState, add_penalty, admm_start, admm_update, all_finite
 from atmc_search.training.average import WeightAverage
@@ -18,6 +18,7 @@ from atmc_search.training.loop import (
 from atmc_search.training.losses import LOSSES, Loss, build_loss
 from atmc_search.training.scores import ScoreSearch, first_scores, largest_of_all, largest_of_each
 from atmc_search.training.selection import Selection, in_force
+from atmc_search.training.straight_through import StraightThroughState, at_centres, fitted_centres, on_centres
 
 __all__ = [
     "LOSSES",
@@ -29,15 +30,18 @@ __all__ = [
     "Loss",
     "ScoreSearch",
     "Selection",
+    "StraightThroughState",
     "Teacher",
     "WeightAverage",
     "add_penalty",
     "admm_start",
     "admm_update",
     "all_finite",
+    "at_centres",
     "attacked_loss",
     "build_loss",
     "first_scores",
+    "fitted_centres",
     "has_running_statistics",
     "in_force",
     "largest_of_all",
@@ -46,6 +50,7 @@ __all__ = [
     "load_tensors",
     "make_optimizer",
     "make_repeatable",
+    "on_centres",
     "reestimated",
     "save_tensors",
     "seeded",

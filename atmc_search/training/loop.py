@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +34,7 @@ from atmc_search.training.average import WeightAverage
 from atmc_search.training.distillation import Teacher
 from atmc_search.training.losses import CrossEntropy, Loss
 from atmc_search.training.scores import ScoreSearch
+from atmc_search.training.straight_through import StraightThroughState, at_centres, fitted_centres
 
 _CROSS_ENTROPY = CrossEntropy()
 
@@ -53,13 +54,15 @@ class Constrained:
     Attributes:
         weights: the constrained parameters by name.
         pruning: what the weights end within: the ℓ0 budget, or a support fixed before training. None: not pruned.
-        codebook: gives the codebook constraint for the weights as they are when ADMM sets in; None: no codebook.
-        settings: when ADMM sets in, and how hard it pulls.
+        codebook: gives the codebook constraint for the weights as they are when it sets in; None: no codebook.
+        settings: when the codebook sets in, in which way, and how hard ADMM pulls.
         schedule: of the budget that weights are projected onto after every step; None: `pruning`, from the start.
         budget: what projects onto a schedule's budget of so many non-zeros.
         grow: exchanges non-zeros of a support that is otherwise fixed; None: the support is what `pruning` makes it.
         search: of the support, by scores, in the first share of training; None: none, or over.
         admm: its state, once it has set in.
+        straight_through: likewise.
+        frozen: the support that a schedule has fixed.
     """
 
     weights: Mapping[str, nn.Parameter]
@@ -71,7 +74,26 @@ class Constrained:
     grow: GrowSchedule | None = None
     search: ScoreSearch | None = None
     admm: AdmmState | None = None
+    straight_through: StraightThroughState | None = None
     frozen: FixedSupport | None = None
+
+    @property
+    def codes(self) -> AdmmState | StraightThroughState | None:
+        """The codebook and its centres, once it has set in."""
+        return self.admm or self.straight_through
+
+    @contextmanager
+    def as_seen(self, progress: float) -> Iterator[None]:
+        """Inside, the network is what a step is to attack and differentiate. `progress`: as for `before_step`."""
+        waits = self.search is not None or progress < self.settings.codebook_from
+        if waits or self.codebook is None or self.settings.codebook == "admm":
+            yield
+            return
+        if self.straight_through is None:
+            refuse_divergence(self.weights)
+            self.straight_through = fitted_centres(self.weights, self.codebook(self.final()), {})
+        with at_centres(self.weights, self.straight_through):
+            yield
 
     def before_step(self, progress: float, step: int = 0) -> None:
         """Adds the ADMM penalty to the gradients. `progress`: share of the stage's steps that are done, `step` many."""
@@ -85,7 +107,7 @@ class Constrained:
         if self.grow is not None:
             gradients = {name: w.grad for name, w in self.weights.items() if w.grad is not None}
             self.frozen = regrown(self.weights, gradients, self.grow.share_at(step, progress))
-        if self.codebook is None or progress < self.settings.codebook_from:
+        if self.codebook is None or self.settings.codebook != "admm" or progress < self.settings.codebook_from:
             return
         if self.admm is None:
             refuse_divergence(self.weights)
@@ -93,10 +115,15 @@ class Constrained:
         add_penalty(self.weights, self.admm, self.settings.rho)
 
     def after_step(self, step: int, progress: float) -> None:
-        """Projects onto what is allowed; every `dual_every` steps the duals follow. `progress`: with this step."""
+        """Projects onto what is allowed; every `dual_every` steps duals or centres follow. `progress`: with it."""
         self.project(progress)
-        if self.admm is not None and (step + 1) % self.settings.dual_every == 0:
+        if (step + 1) % self.settings.dual_every:
+            return
+        if self.admm is not None:
             self.admm = admm_update(self.weights, self.admm)
+        if self.straight_through is not None:
+            codebook, centres = self.straight_through.codebook, self.straight_through.centres
+            self.straight_through = fitted_centres(self.weights, codebook, centres)
 
     @torch.no_grad()
     def project(self, progress: float) -> None:
@@ -181,12 +208,13 @@ def train_epoch(
                 group["lr"] = learning_rate(stage, step / total)
             if augment is not None:
                 x = augment(x, generator)
-            x_adv = perturb(attack, model, x, y, threat, generator, reference=loss.reference)
-            value, logits = loss(model, x, x_adv, y)
-            if teacher is not None:
-                value = teacher.mixed(value, x, logits)
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
+            with nullcontext() if constrained is None else constrained.as_seen(step / total):
+                x_adv = perturb(attack, model, x, y, threat, generator, reference=loss.reference)
+                value, logits = loss(model, x, x_adv, y)
+                if teacher is not None:
+                    value = teacher.mixed(value, x, logits)
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()  # type: ignore[no-untyped-call]
             if stage.clip_norm is not None:  # before ADMM's pull, which is to stay as strong at a step of large loss
                 nn.utils.clip_grad_norm_(model.parameters(), stage.clip_norm)
             if constrained is not None:

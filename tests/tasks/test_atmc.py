@@ -540,6 +540,8 @@ def test_every_technique_of_training_goes_with_every_form_and_resumes_to_the_bit
         ({"pruning": "hydra", "scores": {"share": 0.3, "budget": "global"}, "count": "live"}, 2, True),
         ({"factors": "uvc", "schedule": CUBIC, "price": "bytes"}, 1, False),
         ({"factors": "none", "schedule": CUBIC, "count": "live", "keep": 0.02}, 2, True),
+        ({"factors": "none", "codebook": "straight_through"}, 2, False),
+        ({"factors": "uvc", "codebook": "straight_through", "bit_allocation": "mixed", "schedule": CUBIC}, 3, False),
     ],
 )
 def test_a_resumed_trial_goes_on_to_the_bit(tiny_trial, tiny_splits, tiny_start, tmp_path, compress, after, admm):
@@ -552,6 +554,7 @@ def test_a_resumed_trial_goes_on_to_the_bit(tiny_trial, tiny_splits, tiny_start,
     rows = [whole.step() for _ in range(4)]
     task, names = resumed(spec, tiny_splits, tiny_start, tmp_path / "c", after)
     assert any(name.startswith("duals/") for name in names) == admm
+    assert any(name.startswith("centres/") for name in names) == (admm or "codebook" in compress)
     assert any(name.startswith("momentum/") for name in names)
     assert (task.epoch, task.done) == (after, False)
     for row in rows[after:]:

@@ -1,0 +1,76 @@
+"""Codebooks by straight-through estimation: the network is seen at its quantised weights from some point on.
+
+ŵ = nearest centre of w's tensor where w ≠ 0, and 0 where it is 0: the pruning decides what is zero. Every step attacks
+and differentiates the network at ŵ and applies the gradient to the latent w, as if dŵ/dw were 1 (Bengio et al., arXiv
+1308.3432). The centres are those of k-means on the non-zeros, as in Deep Compression (arXiv 1510.00149), fitted again
+every `dual_every` steps from the ones before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from atmc_search.compress import Codebook, Weights, kmeans_with_zero
+from atmc_search.training.admm import refuse_divergence
+
+
+@dataclass(frozen=True)
+class StraightThroughState:
+    """The codebook constraint and every tensor's centres, sorted and on the CPU, by weight name."""
+
+    codebook: Codebook
+    centres: Mapping[str, Tensor]
+
+
+@torch.no_grad()
+def fitted_centres(weights: Weights, codebook: Codebook, earlier: Mapping[str, Tensor]) -> StraightThroughState:
+    """The centres of the weights' non-zeros, from those found `earlier` where there are such.
+
+    Raises:
+        TrialFailed: a weight is not finite.
+    """
+    refuse_divergence(weights)
+    centres = {}
+    for name, weight in weights.items():
+        values = weight[weight != 0].cpu().numpy()
+        warm = earlier[name].numpy() if name in earlier else None
+        clusters = 2 ** codebook.bits_of(name)
+        centres[name] = torch.from_numpy(
+            kmeans_with_zero(values, clusters, seed=codebook.seed, warm=warm, zero=False)  # the support is pruning's
+        )
+    return StraightThroughState(codebook, centres)
+
+
+def on_centres(tensor: Tensor, centres: Tensor) -> Tensor:
+    """`tensor` with every non-zero at its nearest centre (of two as near, the lower), on any device.
+
+    Without a centre it stays as it is: its non-zeros are younger than the last fit.
+    """
+    if not len(centres):
+        return tensor.clone()
+    edges = (centres[:-1].double() + centres[1:]) / 2
+    support = tensor != 0
+    cells = torch.bucketize(tensor[support].double(), edges.to(tensor.device))
+    out = torch.zeros_like(tensor)
+    out[support] = centres.to(tensor.device)[cells]
+    return out
+
+
+@contextmanager
+def at_centres(weights: Weights, state: StraightThroughState) -> Iterator[None]:
+    """Inside, the parameters hold their quantised values, at which gradients are taken; after, the latent ones."""
+    with torch.no_grad():
+        latent = {name: weight.clone() for name, weight in weights.items()}
+        for name, weight in weights.items():
+            weight.copy_(on_centres(weight, state.centres[name]))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(latent[name])

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import PrivateAttr
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from atmc_search.attacks import Attack, NoAttack
+from atmc_search.compress import Codebook, GlobalL0, constrained_weights, factorise, kmeans_with_zero
+from atmc_search.data import DeviceData
+from atmc_search.models import build_model
+from atmc_search.spec import CompressSpec, StageSpec, ThreatModel
+from atmc_search.training import Constrained, make_optimizer, on_centres, train_epoch
+
+THREAT = ThreatModel(norm="linf", eps=0.05)
+
+
+@pytest.fixture(scope="module")
+def images(tiny_splits: Any) -> DeviceData:
+    return DeviceData(tiny_splits.train, torch.device("cpu"))
+
+
+def fresh() -> nn.Module:
+    mean, std = [0.3], [0.4]
+    return build_model("mlp", {"hidden": [6]}, input_shape=(1, 8, 8), classes=10, mean=mean, std=std, seed=0)
+
+
+def bound(model: nn.Module, k: int, factors: str = "none", **compress: Any) -> Constrained:
+    given = {"keep": 0.5, "codebook": "straight_through", "codebook_from": 0.0, "dual_every": 1} | compress
+    spec = CompressSpec.model_validate(given)
+    weights = constrained_weights(model, factorise(model, factors))  # type: ignore[arg-type]
+    codebook = (lambda weights: Codebook(spec.bits)) if spec.bits < 32 else None
+    return Constrained(weights, GlobalL0(k), codebook, spec)
+
+
+def train(model: nn.Module, data: DeviceData, constrained: Constrained, attack: Attack | None = None) -> None:
+    stage = StageSpec(epochs=1, lr=0.1, batch_size=64, lr_schedule="constant")
+    optimizer = make_optimizer(model, stage)
+    kind = {"seed": 0, "label": "t", "attack": attack or NoAttack(), "threat": THREAT, "epoch": 0}
+    train_epoch(model, data, optimizer, stage=stage, constrained=constrained, **kind)  # type: ignore[arg-type]
+
+
+@given(seed=st.integers(0, 999), clusters=st.integers(1, 9))
+@settings(max_examples=40, deadline=None)
+def test_every_non_zero_goes_to_its_nearest_centre(seed, clusters):
+    generator = torch.Generator().manual_seed(seed)
+    tensor = torch.randn(7, 9, generator=generator) * (torch.rand(7, 9, generator=generator) < 0.6)
+    centres = torch.randn(clusters, generator=generator).sort().values
+    brute = centres[(tensor[..., None] - centres).abs().argmin(-1)]
+    assert torch.equal(on_centres(tensor, centres), torch.where(tensor == 0, 0.0, brute))
+
+
+def test_half_way_goes_to_the_lower_centre_and_no_centre_moves_nothing():
+    tensor = torch.tensor([0.5, 0.0, -2.0])
+    assert on_centres(tensor, torch.tensor([0.0, 1.0])).tolist() == [0.0, 0.0, 0.0]
+    assert torch.equal(on_centres(tensor, torch.empty(0)), tensor)
+
+
+class Watching(Attack):
+    """Counts each constrained tensor's values as the attack finds them."""
+
+    _weights: dict[str, Tensor] = PrivateAttr()
+    _seen: list[list[int]] = PrivateAttr(default_factory=list)
+
+    def __call__(self, model: nn.Module, x: Tensor, *rest: Any, **settings: Any) -> Tensor:
+        self._seen.append([len(w[w != 0].unique()) for w in self._weights.values()])
+        return x
+
+
+@pytest.mark.parametrize("factors", ["none", "uvc", "uvc_plain"])
+def test_attacks_see_the_codebook_s_values_and_training_goes_on_from_the_latent_ones(images, factors):
+    model = fresh()
+    constrained = bound(model, 200, factors, bits=2, codebook_from=0.5)
+    watching = Watching()
+    watching._weights = dict(constrained.weights)
+    train(model, images, constrained, watching)
+    assert all(max(counts) > 4 for counts in watching._seen[:2])
+    assert all(max(counts) <= 4 for counts in watching._seen[2:])
+    assert len(watching._seen) == 4
+    assert max(len(w[w != 0].unique()) for w in constrained.weights.values()) > 4
+
+
+def test_one_step_is_the_gradient_at_the_quantised_weights_applied_to_the_latent_ones(images):
+    model = fresh()
+    constrained = bound(model, 150, bits=1)
+    constrained.project(0.0)
+    stage = StageSpec(epochs=1, lr=0.1, batch_size=len(images), lr_schedule="constant", weight_decay=0.0)
+    quantised = copy.deepcopy(model)
+    expected = {name: w.detach().clone() for name, w in constrained.weights.items()}
+    for layer in (m for m in quantised.modules() if isinstance(m, nn.Linear)):
+        values = layer.weight.detach()
+        centres = torch.from_numpy(kmeans_with_zero(values[values != 0].numpy(), 2, zero=False))
+        nearest = centres[(values[..., None] - centres).abs().argmin(-1)]
+        layer.weight.data = torch.where(values == 0, 0.0, nearest)
+    F.cross_entropy(quantised.train()(images.images.float() / 255), images.labels).backward()
+    for name, parameter in quantised.named_parameters():
+        if name in expected:
+            expected[name] -= 0.1 * parameter.grad
+    expected, _ = GlobalL0(150).project(expected, None)
+    optimizer = make_optimizer(model, stage)
+    train_epoch(
+        model, images, optimizer, stage=stage, epoch=0, seed=0, label="t", attack=NoAttack(), threat=THREAT,
+        constrained=constrained,
+    )  # fmt: skip
+    for name, weight in constrained.weights.items():
+        assert torch.allclose(weight, expected[name], atol=1e-6)
+
+
+def test_with_a_centre_for_every_weight_training_is_that_without_a_codebook(images):
+    states = []
+    for bits in (8, 32):
+        model = fresh()
+        constrained = bound(model, 150, bits=bits)  # 150 weights, 256 centres
+        constrained.project(0.0)
+        train(model, images, constrained)
+        states.append(model.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_centres_are_fitted_anew_every_few_steps_from_the_ones_before():
+    model = fresh()
+    constrained = bound(model, 400, bits=3, dual_every=2)
+    constrained.project(0.0)
+    fits = []
+    for step in range(4):
+        with constrained.as_seen(step / 4):
+            pass
+        with torch.no_grad():
+            for weight in constrained.weights.values():
+                weight.mul_(1.01)
+        before = constrained.codes
+        constrained.after_step(step, (step + 1) / 4)
+        after = constrained.codes
+        assert before is not None
+        assert after is not None
+        fits.append(after is not before)
+        if fits[-1]:
+            for name, weight in constrained.weights.items():
+                values = weight.detach()[weight != 0].numpy()
+                warm = kmeans_with_zero(values, 8, warm=before.centres[name].numpy(), zero=False)
+                assert torch.equal(after.centres[name], torch.from_numpy(warm))
+    assert fits == [False, True, False, True]
+    assert constrained.admm is None
