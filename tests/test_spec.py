@@ -172,7 +172,11 @@ BAD: list[tuple[str, object, list[str]]] = [
     ("trial.compress.keep", {"uniform": [0, 1]}, ["0.0", "greater than 0"]),
     ("trial.compress.bits", {"choice": [2, 12]}, ["12", "1 to 8, or 32", "choose"]),
     ("trial.compress.bits", {"int_uniform": [4, 9]}, ["9", "1 to 8, or 32"]),
-    ("trial.train.lr_schedule", {"choice": ["cosine", "cosin"]}, ["'cosin'", "'cosine', 'linear', 'constant' or 'cyclic'"]),
+    (
+        "trial.train.lr_schedule",
+        {"choice": ["cosine", "cosin"]},
+        ["'cosin'", "'cosine', 'linear', 'constant' or 'cyclic'"],
+    ),
     ("trial.compress.schedule", {"name": "cubic", "form": 0.1}, ["form: unknown key", "did you mean 'from'", "freeze"]),
     ("trial.compress.schedule", {"name": "cubic", "begin": 0.1}, ["begin: unknown key", "from, name, share, to"]),
     (

@@ -26,7 +26,12 @@ from atmc_search.tasks import AtmcTask, Start
 from atmc_search.training import AttackedBatches, attacked_loss
 
 Finished = tuple[TrialSpec, Splits, AtmcTask, dict[str, Any]]
-MODELS = ("lenet", "resnet18", "mobilenet_v2")
+# Every method on the small model; on those with batch norm, residuals and depthwise layers one of each kind of method.
+PAIRS = [
+    *((method, "lenet") for method in METHODS),
+    *((method, "resnet18") for method in ("al0", "alr", "atmc_mixed")),
+    *((method, "mobilenet_v2") for method in ("da", "atmc")),
+]
 KEEP, BITS = 0.03, 3
 TEMPLATE: dict[str, Any] = {
     "data": {"name": "digits"},
@@ -84,7 +89,7 @@ def start_for(spec: TrialSpec, splits: Splits, starts: dict[str, Start]) -> Star
     return starts[key]
 
 
-@pytest.fixture(scope="module", params=[(method, model) for model in MODELS for method in METHODS], ids="-".join)
+@pytest.fixture(scope="module", params=PAIRS, ids="-".join)
 def finished(request: pytest.FixtureRequest, splits: Splits, starts: dict[str, Start]) -> Finished:
     spec = spec_of(*request.param)
     AtmcTask.check(spec, splits)
