@@ -6,7 +6,10 @@ into it must validate as a TrialSpec. To add a setting, add a field with a `desc
 `Component`; the package that owns them validates the rest of its keys.
 """
 
+from atmc_search.spec.compress import CompressSpec, ScheduleSpec, TargetSpec
 from atmc_search.spec.files import dump_yaml, load_study, parse_study, parse_yaml
+from atmc_search.spec.sections import Component, ThreatModel
+from atmc_search.spec.stages import DenseSpec, StageSpec, TrainSpec
 from atmc_search.spec.study import (
     METHOD_PATH,
     BoundSpec,
@@ -17,20 +20,7 @@ from atmc_search.spec.study import (
     StudySpec,
     fingerprint,
 )
-from atmc_search.spec.trial import (
-    AugmentSpec,
-    Component,
-    CompressSpec,
-    DataSpec,
-    DenseSpec,
-    EvaluateSpec,
-    ScheduleSpec,
-    StageSpec,
-    TargetSpec,
-    ThreatModel,
-    TrainSpec,
-    TrialSpec,
-)
+from atmc_search.spec.trial import AugmentSpec, DataSpec, EvaluateSpec, TrialSpec
 
 __all__ = [
     "METHOD_PATH",

@@ -17,7 +17,8 @@ from atmc_search.errors import SpecError, shown
 from atmc_search.methods import METHODS, Method
 from atmc_search.registry import validated
 from atmc_search.spec.paths import remove_at, set_at
-from atmc_search.spec.trial import Section, TrialSpec
+from atmc_search.spec.sections import Section
+from atmc_search.spec.trial import TrialSpec
 
 METHOD_PATH = "trial.method"
 """Where a method stands; where it is sampled, it is drawn first, as it decides which other values are used."""

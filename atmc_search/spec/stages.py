@@ -1,0 +1,104 @@
+"""The sections of the two training stages: the dense start, and training under the constraints."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from atmc_search.spec.sections import Component, Section, ThreatModel
+
+
+class StageSpec(Section):
+    """Settings that both training stages have."""
+
+    epochs: int = Field(ge=1, description="passes over the training images")
+    lr: float = Field(0.05, gt=0, description="peak learning rate")
+    lr_schedule: Literal["cosine", "linear", "constant", "cyclic"] = Field(
+        "cosine",
+        description="learning rate over the stage: to 0 by half a cosine or a line, or constant; cyclic: a line up to "
+        "lr over 40 % of the stage, a line down to 0, without warmup",
+    )
+    warmup: float = Field(0.0, ge=0, description="epochs in which the learning rate rises from 0 to lr, in a line")
+    batch_size: int = Field(128, ge=1, description="images a step")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
+    nesterov: bool = Field(False, description="Nesterov's momentum in place of the plain one")
+    clip_norm: float | None = Field(
+        None,
+        gt=0,
+        description="the loss's gradient over all parameters is scaled to at most this norm; default: as it is",
+    )
+    weight_decay: float = Field(1e-4, ge=0, description="of SGD")
+    attack: Component = Field(Component(name="pgd", steps=7), description="the inner maximisation")
+    loss: Component = Field(
+        Component(name="cross_entropy"),
+        description="what is minimised: {name: cross_entropy}, {name: trades, beta: 6}, or 'package.module:attribute'",
+    )
+    guard: bool = Field(
+        False,
+        description="against catastrophic overfitting of fast attacks: if PGD-10 on 256 training images finds "
+        "robustness collapsed after an epoch, the last good epoch's weights come back and PGD-7 trains from then on",
+    )
+    eps: float | None = Field(
+        None, ge=0, description="radius of this attack; default: the threat's, which is what is measured in any case"
+    )
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum and momentum is 0; raise it, or remove nesterov")
+        if self.lr_schedule == "cyclic" and self.warmup:
+            raise ValueError("lr_schedule cyclic rises over 40 % of the stage by itself; remove warmup, or use linear")
+        if self.guard and self.attack.name == "none":
+            raise ValueError("guard watches an attack and attack is none; remove guard")
+        if self.epochs and self.warmup >= self.epochs:
+            raise ValueError(f"warmup of {self.warmup:g} epochs does not end within epochs: {self.epochs}; lower it")
+        return self
+
+    def trained_against(self, threat: ThreatModel) -> ThreatModel:
+        """The threat that images are made for in training: `threat`, with this stage's own radius if it has one."""
+        return threat if self.eps is None else threat.model_copy(update={"eps": self.eps})
+
+
+class DenseSpec(StageSpec):
+    """The dense adversarially trained start, made once per distinct dense spec of a study."""
+
+    epochs: int = Field(
+        ge=0, description="passes over the training images; 0: trials start from the initial weights, untrained"
+    )
+    select: Literal["last", "best"] = Field(
+        "last",
+        description="epoch whose weights are the start; best: under PGD-10 (clean training: untouched) on at most 500 "
+        "validation images, so that dense_robust_accuracy is a little optimistic; verify is for test images",
+    )
+    seed: int = Field(0, ge=0, description="seed of initial weights, data order and attacks")
+
+
+class DistillationSpec(Section):
+    """Soft labels of the dense start on clean images, for the model in training on adversarial ones."""
+
+    weight: float = Field(0.5, ge=0, le=1, description="share of the soft labels in the loss")
+    temperature: float = Field(1.0, gt=0, description="by which the logits of both are divided")
+
+
+class TrainSpec(StageSpec):
+    """Training under the compression constraints."""
+
+    ema: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="decay, by step, of an average of the weights, which is projected again, measured and "
+        "packed; min(ema, (1 + t) / (10 + t)) at step t; default: the last weights",
+    )
+    distillation: DistillationSpec | None = Field(
+        None,
+        description="{weight: 0.5, temperature: 1}: the loss is (1 - weight) x loss + weight x temperature^2 x "
+        "KL(dense start on clean images || model on adversarial ones); default: none",
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="end a trial, as complete, after this many measurements without a better robust accuracy, counted "
+        "from where codebook and schedule have set in; default: never",
+    )
