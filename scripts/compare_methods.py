@@ -1,8 +1,8 @@
 """Methods side by side on equal data, epochs and gradient steps, over seeds; test images once, at the end.
 
-    python scripts/compare_methods.py search_spaces/compare_fashion_lenet.yaml --check      # what it would run
-    python scripts/compare_methods.py search_spaces/compare_fashion_lenet.yaml --workers 2
-    python scripts/compare_methods.py search_spaces/compare_cifar10_resnet18.yaml --workers 1 --device cuda
+    python scripts/compare_methods.py search_spaces/comparisons/fashion_lenet.yaml --check      # what it would run
+    python scripts/compare_methods.py search_spaces/comparisons/fashion_lenet.yaml --workers 2
+    python scripts/compare_methods.py search_spaces/comparisons/cifar10_resnet18.yaml --workers 1 --device cuda
 
 Training needs no Ray. What was done before lies in runs/NAME and is not done again: stop it and start it as you like.
 Only when every trial is trained are test images read, and each artifact is measured on them once.

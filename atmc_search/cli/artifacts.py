@@ -123,6 +123,7 @@ def evaluate(
     from atmc_search.attacks import build_attack
     from atmc_search.data import DeviceData, load_splits
     from atmc_search.measure import measure
+    from atmc_search.models import placed
     from atmc_search.registry import validated
     from atmc_search.spec import DataSpec, EvaluateSpec
 
@@ -143,7 +144,7 @@ def evaluate(
     costs = _running_costs(model, header) if runtime else {}
     data = DeviceData({"test": splits.test, "validation": splits.validation, "train": splits.train}[split], device)
     built, settings = build_attack(component, path="--attack"), EvaluateSpec()
-    figures = measure(model.to(device), data, built, threat, batch_size=settings.batch_size, seed=settings.seed)
+    figures = measure(placed(model, device), data, built, threat, batch_size=settings.batch_size, seed=settings.seed)
     row: dict[str, Any] = {
         "file": str(file),
         "size_bytes": size,

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from atmc_search.errors import AtmcError, SpecError, did_you_mean, shown
+from atmc_search.models.layout import placed
 from atmc_search.models.lenet import lenet
 from atmc_search.models.mlp import mlp
 from atmc_search.models.mobilenet_v2 import mobilenet_v2
@@ -27,7 +28,7 @@ from atmc_search.models.small_cnn import small_cnn
 from atmc_search.models.wide_resnet import wide_resnet
 from atmc_search.registry import resolve
 
-__all__ = ["MODELS", "Normalize", "build_model"]
+__all__ = ["MODELS", "Normalize", "build_model", "placed"]
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "lenet": lenet,

@@ -26,6 +26,7 @@ from atmc_search.compress import (
 from atmc_search.data import DeviceData, Splits, augment
 from atmc_search.errors import AtmcError, SpecError, TrialFailed
 from atmc_search.measure import Measurement, masking_checks, measure
+from atmc_search.models import placed
 from atmc_search.results import ATMC_COLUMNS, Column
 from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks.base import Report, Start, Task
@@ -96,7 +97,7 @@ class AtmcTask(Task):
             )
             ranks = low_ranks(self._model, spec.compress, spent)
         self._layers = factorise(self._model, spec.compress.factors, ranks)
-        self._model.to(self._device)
+        placed(self._model, self._device)
         self._deployer = Deployer(self._model, self._layers, self._architecture, spec, self._attack, meta)
         weights = constrained_weights(self._model, self._layers)
         budget = budget_of(spec.compress, self._model, data.input_shape)
@@ -196,7 +197,7 @@ class AtmcTask(Task):
         began = time.perf_counter()
         place = torch.device(device)
         mean, std = data.channel_stats()
-        model = _architecture(spec, data).build(mean, std, seed=spec.dense.seed).to(place)
+        model = placed(_architecture(spec, data).build(mean, std, seed=spec.dense.seed), place)
         train = DeviceData(data.train, place)
         attack, loss = (
             build_attack(spec.dense.attack, path="trial.dense.attack"),
@@ -384,7 +385,7 @@ class AtmcTask(Task):
         with self._timed("measure_s"):
             decoded = unpack(self._artifact, allow_custom_models=True)
             costs = running_costs(decoded, self._architecture, self.spec.evaluate.runtime)
-            decoded.to(self._device)
+            placed(decoded, self._device)
             figures = _measure(self.spec, decoded, self._validation)
             correct = {"clean": figures.clean.correct, "robust": figures.robust.correct}
             self._artifact = annotated(self._artifact, _measured(self.spec, figures.clean.n, **correct))
@@ -410,7 +411,7 @@ class AtmcTask(Task):
         """The dense start, in eval mode."""
         model = self._architecture.build()
         model.load_state_dict(dict(self._start.tensors))
-        return model.to(self._device).eval()
+        return placed(model, self._device).eval()
 
     def _codebook(self, weights: Weights) -> Codebook:
         return self._deployer.codebook(weights) if self._bytes is None else self._bytes.codebook(weights)

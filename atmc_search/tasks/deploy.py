@@ -30,6 +30,7 @@ from atmc_search.attacks import Attack
 from atmc_search.compress import Codebook, FactorisedLayer, Weights, half_precision, requantised
 from atmc_search.data import DeviceData
 from atmc_search.errors import TrialFailed
+from atmc_search.models import placed
 from atmc_search.spec import CompressSpec, TrialSpec
 from atmc_search.tasks.constraints import codebook_for
 from atmc_search.training import AttackedBatches, attacked_loss, has_running_statistics, reestimated
@@ -153,14 +154,14 @@ class Deployer:
         stage = self.spec.train
         threat = stage.trained_against(self.spec.threat)
         batches = AttackedBatches(train, self.attack, threat, stage.batch_size, self.spec.seed)
-        kept = compressed.materialise().to(device)
+        kept = placed(compressed.materialise(), device)
         fitted = reestimated(kept, batches, _STATISTICS_BATCHES).state_dict()
         anew = {name: fitted[name].cpu() for name in others}
         # From what was folded, as constants lie in its biases already.
         candidate = smallest_forms(folded(replace(compressed, others=rounded(anew, settings.floats))))
         if settings.batch_norm == "best":
             # On training images: validation images must not choose between models of one trial.
-            models = (kept, candidate.materialise().to(device))
+            models = (kept, placed(candidate.materialise(), device))
             losses = [attacked_loss(model, batches, _CHOICE_BATCHES) for model in models]
             if not losses[1] < losses[0]:
                 return compressed, False

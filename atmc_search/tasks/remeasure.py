@@ -18,6 +18,7 @@ from atmc_search.attacks import Attack, build_attack
 from atmc_search.data import DeviceData, Splits, load_splits
 from atmc_search.errors import AtmcError, RunError
 from atmc_search.measure import Accuracy, masking_checks, measure, robustness_curve
+from atmc_search.models import placed
 from atmc_search.registry import validated
 from atmc_search.results import RunFolder
 from atmc_search.spec import Component, DataSpec, ThreatModel, TrialSpec
@@ -111,7 +112,7 @@ def remeasure(
                 opened.data,
                 opened.attack,
                 opened.threat,
-                surrogate=None if surrogate is None else surrogate.to(device),
+                surrogate=None if surrogate is None else placed(surrogate, device),
                 images=MASKING_IMAGES,
                 **settings,
             )
@@ -226,7 +227,7 @@ def _opened(
             spec=spec,
             splits=splits,
             size_bytes=len(data),
-            model=unpack(data, allow_custom_models=True).to(device),
+            model=placed(unpack(data, allow_custom_models=True), device),
             data=DeviceData(splits.validation if split == "validation" else splits.test, device),
             name=chosen.name,
             attack=build_attack(chosen, path="attack"),

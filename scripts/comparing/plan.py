@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from atmc_search.attacks import build_attack
 from atmc_search.errors import SpecError
@@ -36,11 +36,27 @@ class Arm(_Part):
 
 
 class TestOnce(_Part):
-    """What is measured once, at the end, on test images: attacks by the name of their column."""
+    """What is measured once, at the end, on test images.
+
+    Attributes:
+        images: how many, from the first: one number, or one by attack; None: all.
+        attacks: by the name of their column.
+    """
 
     __test__ = False  # no test class, whatever its name
-    images: int | None = Field(None, ge=1)
+    images: PositiveInt | dict[str, PositiveInt] | None = None
     attacks: dict[str, Component] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_attacks(self) -> Self:
+        for name in self.images if isinstance(self.images, dict) else ():
+            if name not in self.attacks:
+                raise ValueError(f"images.{name} names no attack; there are {', '.join(self.attacks)}")
+        return self
+
+    def images_for(self, attack: str) -> int | None:
+        """How many test images this attack is given; None: all."""
+        return self.images.get(attack) if isinstance(self.images, dict) else self.images
 
 
 class Published(_Part):
@@ -88,7 +104,7 @@ def load_comparison(path: Path) -> Comparison:
         raise SpecError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
     document = parse_yaml(text, str(path))
     if not isinstance(document, dict):
-        raise SpecError(f"{path}: holds no mapping; see search_spaces/compare_fashion_lenet.yaml")
+        raise SpecError(f"{path}: holds no mapping; see search_spaces/comparisons/fashion_lenet.yaml")
     comparison = validated(Comparison, document, path=str(path))
     for name, component in comparison.test.attacks.items():
         build_attack(component, path=f"test.attacks.{name}")

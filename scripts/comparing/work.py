@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,6 +26,7 @@ from atmc_search.attacks import build_attack
 from atmc_search.data import DeviceData, ImageSet, load_splits
 from atmc_search.errors import TrialFailed
 from atmc_search.measure import measure
+from atmc_search.models import placed
 from atmc_search.results.store import write_atomic
 from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks import AtmcTask, Start
@@ -85,8 +88,17 @@ def _results(calls: Sequence[Callable[[], str | None]], workers: int) -> Iterato
 
 
 def _prepare() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     make_repeatable()
+
+
+def _end_with_parent() -> None:
+    """A killed parent leaves no process behind that goes on computing."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _start(spec: TrialSpec, path: Path, device: str) -> str | None:
@@ -140,12 +152,15 @@ def _test(job: Job, test: TestOnce, folder: Path, device: str) -> str | None:
     if path is None or path.exists():
         return None
     images = load_splits(job.spec.data).test
-    data = DeviceData(ImageSet(images.images[: test.images], images.labels[: test.images]), torch.device(device))
-    model = unpack(_paths(job, folder)[1].read_bytes(), allow_custom_models=True).to(device)
-    figures: dict[str, Any] = {"images": len(data)}
+    model = placed(unpack(_paths(job, folder)[1].read_bytes(), allow_custom_models=True), device)
+    figures: dict[str, Any] = {"images": 0}
     for name, component in test.attacks.items():
+        n = test.images_for(name)
+        data = DeviceData(ImageSet(images.images[:n], images.labels[:n]), torch.device(device))
         attack = build_attack(component, path=f"test.attacks.{name}")
         found = measure(model, data, attack, job.spec.threat, batch_size=500, seed=0)
-        figures |= {"clean": found.clean.value, name: found.robust.value}
+        figures |= {name: found.robust.value, f"{name}_images": len(data)}
+        if len(data) > figures["images"]:
+            figures |= {"images": len(data), "clean": found.clean.value}
     write_atomic(path, json.dumps(figures).encode())
     return f"{job.arm} {job.point} seed {job.seed} on test images: {figures}"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
@@ -104,8 +105,6 @@ def test_a_failed_trial_is_told_and_left_out_of_the_means() -> None:
 
 
 def test_a_comparison_from_plan_to_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    import yaml
-
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     words = ["compare_methods.py", str(tmp_path / "tiny.yaml"), "--runs", str(tmp_path / "runs"), "--workers", "0"]
 
@@ -139,3 +138,25 @@ def test_a_mistake_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         told = capsys.readouterr().err
         assert told.startswith("error: ")
         assert told.count("\n") == 1
+
+
+def test_each_attack_has_images_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    document = deepcopy(TINY)
+    document["arms"] = {"al0": document["arms"]["al0"]}
+    document["test"] = {
+        "images": {"pgd": 12},
+        "attacks": {"pgd": {"name": "pgd", "steps": 2}, "none": {"name": "none"}},
+    }
+    spec = tmp_path / "tiny.yaml"
+    spec.write_text(yaml.safe_dump(document))
+    argv = ["compare_methods.py", str(spec), "--runs", str(tmp_path / "runs"), "--workers", "0"]
+    monkeypatch.setattr(sys, "argv", argv)
+    assert main() == 0
+    trials = pd.read_parquet(tmp_path / "runs" / "tiny" / "comparison.parquet")
+    assert (trials["test_pgd_images"] == 12).all()
+    assert (trials[["test_none_images", "test_images"]] == 50).all(axis=None)
+    assert trials["test_clean"].equals(trials["test_none"])  # of all 50, not of PGD's 12
+    document["test"]["images"] = {"apgd": 12}
+    spec.write_text(yaml.safe_dump(document))
+    assert main() == 2
+    assert "images.apgd names no attack; there are none, pgd" in capsys.readouterr().err

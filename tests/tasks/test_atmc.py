@@ -18,6 +18,7 @@ from atmc_search.attacks import FGSMRS, PGD, build_attack
 from atmc_search.data import DeviceData, Splits
 from atmc_search.errors import SpecError, TrialFailed
 from atmc_search.measure import measure, wilson_interval
+from atmc_search.models import placed
 from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks import TASKS, AtmcTask, Start, task_named
 from atmc_search.tasks.cost import running_costs
@@ -435,7 +436,7 @@ def test_a_dense_epoch_that_collapsed_is_undone_and_pgd_goes_on(tiny_trial, tiny
     assert [row["collapsed_epoch"] for row in rows] == [0, 2, 2]
     assert start.facts["dense_collapsed_epoch"] == 2
     mean, std = tiny_splits.channel_stats()
-    model = Architecture("small_cnn", {"width": 4}, tiny_splits.input_shape, 10).build(mean, std, seed=0)
+    model = placed(Architecture("small_cnn", {"width": 4}, tiny_splits.input_shape, 10).build(mean, std, seed=0), "cpu")
     data, optimizer = DeviceData(tiny_splits.train, "cpu"), make_optimizer(model, spec.dense)
     for epoch, attack in ((0, FGSMRS()), (2, PGD(steps=7))):
         train_epoch(
