@@ -14,6 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from comparing.against import gains
 from comparing.figure import draw
 from comparing.plan import jobs, load_comparison, settings_of
 from comparing.tables import frame, markdown
@@ -55,9 +56,13 @@ def compare(given: argparse.Namespace) -> int:
     rows = work(part, folder, workers=given.workers, device=given.device, measuring=not partial)
     trials = frame(rows)
     columns = [("clean_accuracy", "clean, validation"), ("robust_accuracy", "robust, validation")]
-    if not partial:
+    if whole.test is not None and not partial:
         columns = [("test_clean", "clean, test"), *((f"test_{name}", f"{name}, test") for name in whole.test.attacks)]
-    table = markdown(part, trials, [name for name, _ in columns])
+    names = [name for name, _ in columns]
+    if whole.reference in arms:
+        trials = gains(trials, whole.reference, names)
+        names += [f"gain_{name}" for name in names]
+    table = markdown(part, trials, names)
     print(table)
     if not partial:
         trials.to_parquet(folder / "comparison.parquet")

@@ -71,15 +71,27 @@ class Published(_Part):
 
 
 class Comparison(_Part):
-    """A comparison. `epochs` counts the dense start; every trial must come to it, in batches of equal size."""
+    """A comparison. `epochs` counts the dense start; every trial must come to it, in batches of equal size.
+
+    Attributes:
+        reference: the arm whose accuracies at equal bytes the others' are held against; None: none.
+        test: None where nothing but validation images is to be seen, as what chooses defaults must not see test images.
+    """
 
     name: str
     epochs: int = Field(ge=1)
     seeds: list[int] = Field(min_length=1)
     trial: dict[str, Any]
     arms: dict[str, Arm] = Field(min_length=1)
-    test: TestOnce
+    reference: str | None = None
+    test: TestOnce | None = None
     published: list[Published] = []
+
+    @model_validator(mode="after")
+    def _names_an_arm(self) -> Self:
+        if self.reference is not None and self.reference not in self.arms:
+            raise ValueError(f"reference {self.reference} is no arm; there are {', '.join(self.arms)}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -106,7 +118,7 @@ def load_comparison(path: Path) -> Comparison:
     if not isinstance(document, dict):
         raise SpecError(f"{path}: holds no mapping; see search_spaces/comparisons/fashion_lenet.yaml")
     comparison = validated(Comparison, document, path=str(path))
-    for name, component in comparison.test.attacks.items():
+    for name, component in comparison.test.attacks.items() if comparison.test else ():
         build_attack(component, path=f"test.attacks.{name}")
     return comparison
 

@@ -57,7 +57,7 @@ def markdown(comparison: Comparison, trials: pd.DataFrame, accuracies: Sequence[
         "n",
         "bytes",
         "paper's count",
-        *(name.removeprefix("test_").replace("_", " ") for name in accuracies),
+        *(name.replace("test_", "").replace("_accuracy", "").replace("_", " ") for name in accuracies),
     ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     order = {arm: number for number, arm in enumerate(comparison.arms)}
@@ -65,7 +65,7 @@ def markdown(comparison: Comparison, trials: pd.DataFrame, accuracies: Sequence[
         point = comparison.arms[row["arm"]].points[row["point"]]
         settings = ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in point.items())
         cells = [row["arm"], settings or "-", str(row["n"]), _bytes(row, "size_bytes"), _bytes(row, "paper_bytes")]
-        cells += [_share(row, name) for name in accuracies]
+        cells += [_share(row, name, sign="+" if name.startswith("gain_") else "") for name in accuracies]
         lines.append("| " + " | ".join(cells) + " |")
     failed = trials[trials["failed"].notna()]
     lines += [f"\n{row.arm}, point {row.point}, seed {row.seed} failed: {row.failed}" for row in failed.itertuples()]
@@ -81,8 +81,8 @@ def _bytes(row: Mapping[str, Any], name: str) -> str:
     return f"{row[name]:,.0f}" + (f" ± {row[f'{name}_half']:,.0f}" if row[f"{name}_half"] >= 0.5 else "")
 
 
-def _share(row: Mapping[str, Any], name: str) -> str:
+def _share(row: Mapping[str, Any], name: str, sign: str) -> str:
     if np.isnan(row[name]):
         return ""
     half = row[f"{name}_half"]
-    return f"{row[name]:.4f}" + ("" if np.isnan(half) else f" ± {half:.4f}")
+    return f"{row[name]:{sign}.4f}" + ("" if np.isnan(half) else f" ± {half:.4f}")

@@ -54,18 +54,19 @@ def work(comparison: Comparison, folder: Path, *, workers: int, device: str, mea
     )
     _all([partial(_train, job, folder, device) for job in todo], workers)
     rows = [json.loads(_paths(job, folder)[0].read_text()) for job in todo]
-    if measuring:
+    test = comparison.test if measuring else None
+    if test is not None:
         _all(
             [
-                partial(_test, job, comparison.test, folder, device)
+                partial(_test, job, test, folder, device)
                 for job, row in zip(todo, rows, strict=True)
                 if "failed" not in row
             ],
             workers,
         )
     for job, row in zip(todo, rows, strict=True):
-        tested = _test_path(job, comparison.test, folder)
-        row["test"] = json.loads(tested.read_text()) if measuring and tested and tested.exists() else {}
+        tested = None if test is None else _test_path(job, test, folder)
+        row["test"] = json.loads(tested.read_text()) if tested and tested.exists() else {}
     return rows
 
 

@@ -15,6 +15,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from compare_methods import main
+from comparing.against import gains
 from comparing.plan import Comparison, jobs, load_comparison
 from comparing.tables import half_width, markdown, summary
 
@@ -160,3 +161,36 @@ def test_each_attack_has_images_of_its_own(tmp_path: Path, monkeypatch: pytest.M
     spec.write_text(yaml.safe_dump(document))
     assert main() == 2
     assert "images.apgd names no attack; there are none, pgd" in capsys.readouterr().err
+
+
+def test_gains_are_against_the_reference_at_equal_bytes() -> None:
+    """The reference goes from 0.5 at 100 bytes to 0.7 at 10,000: 0.6 at 1,000, the middle of the logarithms."""
+    rows = [
+        ("recipe", 0, None, 100.0, 0.5),
+        ("recipe", 0, None, 10_000.0, 0.7),
+        ("smaller", 0, None, 1_000.0, 0.65),
+        ("beyond", 0, None, 50.0, 0.45),
+        ("smaller", 1, None, 1_000.0, 0.65),
+        ("smaller", 0, "diverged", None, None),
+    ]
+    found = gains(pd.DataFrame(rows, columns=["arm", "seed", "failed", "size_bytes", "robust"]), "recipe", ["robust"])
+    np.testing.assert_allclose(found["gain_robust"], [0, 0, 0.05, -0.05, np.nan, np.nan], atol=1e-12)
+
+
+def test_without_test_images_all_is_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    document = deepcopy(TINY) | {"reference": "al0", "seeds": [0]}
+    del document["test"]
+    spec = tmp_path / "tiny.yaml"
+    spec.write_text(yaml.safe_dump(document))
+    monkeypatch.setattr(sys, "argv", ["x", str(spec), "--runs", str(tmp_path / "runs"), "--workers", "0"])
+    assert main() == 0
+    said = capsys.readouterr().out
+    assert "on test images" not in said
+    assert "| arm | point | n | bytes | paper's count | clean | robust | gain clean | gain robust |" in said
+    own = [line for line in said.splitlines() if line.startswith("| al0 |")]
+    assert len(own) == 2
+    assert all(line.endswith(" | +0.0000 | +0.0000 |") for line in own)
+    document["reference"] = "al1"
+    spec.write_text(yaml.safe_dump(document))
+    assert main() == 2
+    assert "reference al1 is no arm; there are al0, atmc" in capsys.readouterr().err
