@@ -20,15 +20,14 @@ ONE = 1 << 16
 
 _UNIT = 1 << FRACTION
 _MANTISSAS = 1 << 10
+_EXPONENT_OF_1 = 1023
 _LARGEST = 15 * _UNIT
 
 
 def log2(values: NDArray[np.int64]) -> Ints:
     """log2 of integers from 1 to 2^52, in units of 2^-8; the ten bits after the leading one count."""
-    mantissa, exponent = np.frexp(values.astype(np.float64))  # exact: mantissa in [1/2, 1)
-    entries = (mantissa * (2 * _MANTISSAS)).astype(np.int32) - _MANTISSAS
-    found: Ints = ((exponent - 1) << FRACTION) + _logarithms()[entries]
-    return found
+    # Exact as doubles, whose bits from the 42nd on are the exponent and the ten bits after the leading one.
+    return _logarithms().take((values.astype(np.float64).view(np.int64) >> 42) - (_EXPONENT_OF_1 << 10))
 
 
 def probability(log_odds: Ints) -> Ints:
@@ -43,8 +42,9 @@ def exp2(logarithms: Ints) -> Ints:
 
 @cache
 def _logarithms() -> Ints:
-    """log2(1 + i / 1024) for i from 0 to 1023."""
-    table: Ints = np.rint(np.log2(1 + np.arange(_MANTISSAS) / _MANTISSAS) * _UNIT).astype(np.int32)
+    """e + log2(1 + i / 1024) at index 1024 e + i, for e up to 52 and i from 0 to 1023."""
+    fractions = np.rint(np.log2(1 + np.arange(_MANTISSAS) / _MANTISSAS) * _UNIT).astype(np.int32)
+    table: Ints = (np.arange(53, dtype=np.int32)[:, None] * _UNIT + fractions).ravel()
     return table
 
 
