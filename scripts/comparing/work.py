@@ -1,6 +1,6 @@
 """Trains and measures what a comparison asks for, in several processes; what lies in the folder is not done again.
 
-runs/NAME/starts/KEY.safetensors      dense starts, shared as in a sweep
+runs/NAME/starts/KEY.safetensors      dense starts, shared as in a sweep; KEY.failed: why there is none
 runs/NAME/trials/KEY.json, KEY.atmc   a trial's settings and last metrics, and its artifact
 runs/NAME/test/KEY-….json             the artifact on test images: written once, read from then on
 """
@@ -103,9 +103,14 @@ def _end_with_parent() -> None:
 
 
 def _start(spec: TrialSpec, path: Path, device: str) -> str | None:
-    if path.exists():
+    failure = path.with_suffix(".failed")
+    if path.exists() or failure.exists():
         return None
-    start = AtmcTask.make_start(spec, load_splits(spec.data), device=device, report=lambda row: None)
+    try:
+        start = AtmcTask.make_start(spec, load_splits(spec.data), device=device, report=lambda row: None)
+    except TrialFailed as error:
+        write_atomic(failure, str(error).encode())
+        return f"dense start {path.stem} failed: {error}"
     save_tensors(path, start.tensors, start.facts)
     return f"dense start {path.stem}"
 
@@ -118,13 +123,14 @@ def _train(job: Job, folder: Path, device: str) -> str | None:
     path, artifact = _paths(job, folder)
     if path.exists():
         return None
-    tensors, facts = load_tensors(folder / "starts" / f"{AtmcTask.start_key(job.spec)}.safetensors")
+    started = folder / "starts" / f"{AtmcTask.start_key(job.spec)}.safetensors"
     row: dict[str, Any] = {"arm": job.arm, "point": job.point, "seed": job.seed}
     row["spec"] = job.spec.model_dump(mode="json", exclude_none=True)
     try:
-        task = AtmcTask(
-            job.spec, load_splits(job.spec.data), Start(tensors, facts), device=device, meta={"study": folder.name}
-        )
+        if not started.exists():
+            raise TrialFailed(f"its dense start: {started.with_suffix('.failed').read_text()}")
+        start = Start(*load_tensors(started))
+        task = AtmcTask(job.spec, load_splits(job.spec.data), start, device=device, meta={"study": folder.name})
         while not task.done:
             metrics = task.step()
     except TrialFailed as error:

@@ -194,3 +194,18 @@ def test_without_test_images_all_is_validation(tmp_path: Path, monkeypatch: pyte
     spec.write_text(yaml.safe_dump(document))
     assert main() == 2
     assert "reference al1 is no arm; there are al0, atmc" in capsys.readouterr().err
+
+
+def test_a_start_that_diverges_fails_only_its_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    document = deepcopy(TINY) | {"seeds": [0]}
+    del document["test"]
+    document["arms"]["al0"] = {"meaning": "hot", "settings": {"method": "al0", "dense.lr": 1e30}, "points": [{}]}
+    spec = tmp_path / "tiny.yaml"
+    spec.write_text(yaml.safe_dump(document))
+    monkeypatch.setattr(sys, "argv", ["x", str(spec), "--runs", str(tmp_path / "runs"), "--workers", "0"])
+    for again in (False, True):
+        assert main() == 0
+        said = capsys.readouterr().out
+        assert "al0, point 0, seed 0 failed: its dense start: diverged: dense loss is nan in epoch" in said
+        assert said.count("| atmc |") == 1
+        assert said.count(" gone\n") == (0 if again else 4)  # two starts, two trials
