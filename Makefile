@@ -15,8 +15,12 @@ demo: $(VENV)/installed
 	@echo "Next: $(BIN)/atmc-search choose runs/digits-quickstart --max size_bytes=2500 --best robust_accuracy"
 	@echo "      $(BIN)/atmc-search verify runs/digits-quickstart     (test images, which the search has not seen)"
 
+# Ray uses every core by itself; all else is spread over processes, a file in one.
+WITH_RAY = tests/end_to_end tests/search
+
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WITH_RAY)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(WITH_RAY:%=--ignore %)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
