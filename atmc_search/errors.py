@@ -17,9 +17,8 @@ class AtmcError(Exception):
     """A mistake that the user can mend. Its text is one line: value, rule, remedy."""
 
     def __init__(self, message: str) -> None:
-        # What a message quotes (a key, another library's complaint) may hold line breaks or lone surrogates.
-        line = " ".join(part.strip() for part in message.splitlines())
-        super().__init__(line.encode(errors="backslashreplace").decode())
+        # What a message quotes (a key, another library's complaint) may hold line breaks, escapes, lone surrogates.
+        super().__init__(printable(" ".join(part.strip() for part in message.splitlines())))
 
 
 class SpecError(AtmcError):
@@ -40,6 +39,24 @@ class RunError(AtmcError):
 
 class TrialFailed(AtmcError):
     """A trial that cannot go on, by no fault of the code: it diverged, say. Recorded as a row with this reason."""
+
+
+def printable(text: str, keep: str = "") -> str:
+    """`text` for a terminal or a page, whoever wrote it: characters that control, hide or reorder become escapes.
+
+    A study's name, a column or an artifact's header may be a stranger's: ESC could retitle or clear a terminal,
+    U+202E shows a file name backwards (CVE-2021-42574), a lone surrogate cannot be encoded at all.
+
+    Args:
+        text: anything.
+        keep: characters that stay although they are not printable, such as line breaks.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or character in keep else character.encode("unicode_escape").decode()
+        for character in text
+    )
 
 
 def shown(value: object, limit: int = 60) -> str:

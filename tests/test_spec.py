@@ -364,9 +364,14 @@ def test_yaml_scalars(text: str, value: object) -> None:
         ("a: !!python/object/apply:os.getcwd []", "f.yaml:1"),
         ("a: \x00", "f.yaml"),
         ("a: *b", "f.yaml:1"),
-        ("a: &a {b: *a}", "recursive"),
+        ("a: &a {b: *a}", "refers to what it is part of"),
         ("--- a\n--- b", "f.yaml:2"),
-        ("[" * 20_000, "recursion"),
+        ("[" * 500_000, "more than 64 levels"),
+        ("- " * 500_000, "more than 64 levels"),
+        ("a: [" + "x, " * 300_000 + "]", "more than 20,000 values"),
+        ("a: &a [x]\nb: [" + "*a, " * 300_000 + "]", "more than 1,000 aliases"),
+        ("a: 1" + ":1" * 300_000, "more than 10,000 characters"),
+        ("a: &a [*a]", "refers to what it is part of"),
         ("a: " + "9" * 5000, "f.yaml"),
         ("a: 2024-13-45", "month"),
         ('a: !!int ""', "f.yaml"),
@@ -393,12 +398,30 @@ def test_merge_keys_fill_in_what_is_not_written() -> None:
     assert "twice" in complaint(lambda: parse_yaml("a: &a {x: 1}\nb: {<<: *a, x: 2, x: 3}", "x"))
 
 
-def test_aliases_of_aliases_are_refused_quickly() -> None:
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
-    laugh = parse_yaml("\n".join(lines), "x")["a11"]
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda names: f"[{', '.join(names)}]", lambda names: "{<<: [" + ", ".join(names) + "]}"],
+    ids=["lists", "merges"],
+)
+def test_aliases_of_aliases_are_refused_where_they_stand(wrap: Callable[[list[str]], str]) -> None:
+    lines = ["a0: &a0 {k: v}"] + [f"a{n}: &a{n} {wrap([f'*a{n - 1}'] * 10)}" for n in range(1, 12)]
+    said = complaint(lambda: parse_yaml("\n".join(lines), "x"))
+    assert "x:5: not readable as YAML (more than 20,000 values, aliases written out" in said
+
+
+def test_the_same_bomb_made_in_python_is_refused_too() -> None:
+    laugh = functools.reduce(lambda inner, _: [inner] * 10, range(12), "x")
     assert "too long" in complaint(lambda: parse_study(example("trial.model.width", laugh)))
     assert "valid string" in complaint(lambda: parse_study(example("name", laugh)))
+
+
+def test_within_the_limits_aliases_are_plain_values() -> None:
+    text = "a: &a {x: [1, 2]}\nb: [*a, *a]\nc: {<<: *a, y: *a}"
+    assert parse_yaml(text, "x") == {
+        "a": {"x": [1, 2]},
+        "b": [{"x": [1, 2]}] * 2,
+        "c": {"x": [1, 2], "y": {"x": [1, 2]}},
+    }
 
 
 # --- files ---

@@ -14,9 +14,53 @@ from atmc_search.errors import SpecError, explain, shown
 from atmc_search.spec.paths import set_at
 from atmc_search.spec.study import StudySpec
 
+_MAX_SPEC_BYTES = 1 << 20
+_MAX_SCALAR = 10_000  # characters; 1:1:1:..., a number to base 60, takes the square of its length
+_MAX_DEPTH = 64
+_MAX_ALIASES = 1000
+_MAX_NODES = 20_000  # with every alias written out: "billion laughs" are few lines
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which also reads 1e-3 as a number and refuses a key that stands twice."""
+    """YAML's safe loader, which also reads 1e-3 as a number, refuses a key that stands twice, and has limits.
+
+    Limits are kept while nodes are composed, so that a bomb costs no more than what is read of it until then.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = self._aliases = 0
+        self._sizes: dict[yaml.Node, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            self._aliases += 1
+            self._limit(self._aliases, _MAX_ALIASES, "aliases")
+            node = super().compose_node(parent, index)
+            if node not in self._sizes:  # which a node has once it is whole
+                raise yaml.composer.ComposerError(None, None, "an alias refers to what it is part of", self.get_mark())
+            return node
+        self._depth += 1
+        self._limit(self._depth, _MAX_DEPTH, "levels")
+        node = super().compose_node(parent, index)
+        assert node is not None
+        self._depth -= 1
+        self._sizes[node] = self._size(node)
+        self._limit(max(self._sizes[node], len(self._sizes)), _MAX_NODES, "values, aliases written out")
+        return node
+
+    def _size(self, node: yaml.Node) -> int:
+        """Values in a node, those of aliases counted anew."""
+        if isinstance(node, yaml.ScalarNode):
+            self._limit(len(node.value), _MAX_SCALAR, "characters in a value")
+            return 1
+        parts = (part for item in node.value for part in (item if isinstance(item, tuple) else (item,)))
+        return 1 + sum(self._sizes[part] for part in parts)
+
+    def _limit(self, found: int, most: int, what: str) -> None:
+        if found > most:
+            problem = f"more than {most:,} {what}; a spec is short and flat"
+            raise yaml.composer.ComposerError(None, None, problem, self.get_mark())
 
 
 class _Dumper(yaml.SafeDumper):
@@ -47,14 +91,12 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
-_MAX_SPEC_BYTES = 1 << 20
-
 
 def parse_yaml(text: str, origin: str) -> Any:
     """The plain data that `text` holds, read by a safe loader.
 
     Raises:
-        SpecError: not YAML; the message has the line.
+        SpecError: not YAML, or YAML beyond the limits above; the message has the line.
     """
     try:
         return yaml.load(text, Loader=_Loader)
@@ -93,13 +135,15 @@ def load_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     """
     path = Path(path)
     try:
-        if path.stat().st_size > _MAX_SPEC_BYTES:
+        with path.open("rb") as file:  # not by its size on disk: a device or a pipe has none
+            content = file.read(_MAX_SPEC_BYTES + 1)
+        if len(content) > _MAX_SPEC_BYTES:
             raise SpecError(f"{path}: larger than 1 MiB; a spec is a short YAML file")
-        text = path.read_text(encoding="utf-8")
+        text = content.decode()
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML spec") from None
-    except UnicodeDecodeError:
-        raise SpecError(f"{path}: not UTF-8 text; give the path of a YAML spec") from None
+    except ValueError:  # bytes, or a path, that are none
+        raise SpecError(f"{shown(str(path))}: not UTF-8 text; give the path of a YAML spec") from None
     document = parse_yaml(text, str(path))
     for dotted, value in (overrides or {}).items():
         set_at(document, dotted, value)
