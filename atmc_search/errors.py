@@ -5,6 +5,7 @@ The command line prints an `AtmcError` as that one line and exits with 2. Our ow
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from reprlib import Repr
@@ -73,10 +74,15 @@ def shown(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+_MOST_LISTED = 20
+
+
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """The remedy for an unknown name: the closest known one, or all of them."""
+    """The remedy for an unknown name: the closest known one, and all of them where they are few or none is close."""
     close = get_close_matches(word, known, n=1) or [name for name in known if word and word in name][:1]
     listing = ", ".join(sorted(known))
+    if close and len(known) > _MOST_LISTED:
+        return f"did you mean {close[0]!r}?"
     return f"did you mean {close[0]!r}? Known: {listing}" if close else f"known: {listing}"
 
 
@@ -100,7 +106,45 @@ def explain(error: ValidationError, path: str, model: type[BaseModel]) -> str:
     if fault["type"] in ("model_type", "dict_type"):  # pydantic's own text names our classes
         message = "must be a mapping; write {key: value, ...}"
     message = message[0].lower() + message[1:]
-    return f"{where} = {shown(fault['input'])}: {message}"
+    remedy = _remedy(fault["type"], fault["input"], str(fault.get("ctx", {}).get("expected", "")))
+    return f"{where} = {shown(fault['input'])}: {message}{remedy and f'; {remedy}'}"
+
+
+_REMEDIES = {
+    "greater_than": "raise it",
+    "greater_than_equal": "raise it",
+    "less_than": "lower it",
+    "less_than_equal": "lower it",
+    "finite_number": "give a number, or leave it out",
+    "bool_type": "write true or false",
+}
+_DISTRIBUTIONS = "or a distribution: choice, uniform, log_uniform or int_uniform"
+
+
+def _remedy(kind: str, given: object, expected: str) -> str:
+    """What to do about a fault whose text, pydantic's own, names only the rule; empty where our text says it."""
+    if kind == "literal_error":
+        words = re.findall(r"'([^']*)'", expected)
+        word = given.lower()[:100] if isinstance(given, str) else ""
+        close = get_close_matches(word, words, n=1) or [known for known in words if word.startswith(known)]
+        return f"did you mean {close[0]!r}?" if close else "choose one of these"
+    if kind == "string_type":
+        return "quote it" if isinstance(given, bool | int | float) else "write a word"
+    if kind not in ("float_type", "int_type", "int_from_float"):
+        return _REMEDIES.get(kind, "")
+    number = "a whole number" if kind != "float_type" else "a number"
+    match given:
+        case str() if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", given):
+            return "write it without quotes"
+        case str() if fraction := re.fullmatch(r"(\d{1,9})/([1-9]\d{0,8})", given):
+            return f"write {int(fraction[1]) / int(fraction[2]):.4g}"
+        case float() if given.is_integer():
+            return f"write {int(given)}, and int_uniform for a range"
+        case list():
+            return f"write {number}, or {{choice: {shown(given, 40)}}} to have one chosen"
+        case dict():
+            return f"write {number}, {_DISTRIBUTIONS}"
+    return f"write {number}"
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[str]) -> list[str]:

@@ -98,10 +98,11 @@ def _distribution(kind: str, argument: object, where: str) -> BaseDistribution:
     if len(argument) != 2:
         raise SpecError(f"{where} = {shown(argument)}: must be [low, high]; give two numbers")
     for bound in argument:
+        rule = f"{where} = {shown(argument)}: bounds must be"
         if isinstance(bound, bool) or not isinstance(bound, int | float) or not _finite(bound):
-            raise SpecError(f"{where} = {shown(argument)}: bounds must be finite numbers; {shown(bound)} is not")
+            raise SpecError(f"{rule} finite numbers and {shown(bound)} is not; give two numbers")
         if kind == "int_uniform" and not isinstance(bound, int):
-            raise SpecError(f"{where} = {shown(argument)}: bounds must be whole numbers; {shown(bound)} is not")
+            raise SpecError(f"{rule} whole numbers and {shown(bound)} is not; round it, or use uniform")
     low, high = argument
     if low >= high:
         remedy = "give a plain value" if low == high else f"did you mean [{high}, {low}]?"

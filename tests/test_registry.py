@@ -74,8 +74,11 @@ def test_validated_builds_the_model() -> None:
     ("values", "text"),
     [
         ({}, "top.name: missing; it must be given"),
-        ({"name": 3}, "top.name = 3: input should be a valid string"),
-        ({"name": "x", "inner": {"size": 0}}, "top.inner.size = 0: input should be greater than or equal to 1"),
+        ({"name": 3}, "top.name = 3: input should be a valid string; quote it"),
+        (
+            {"name": "x", "inner": {"size": 0}},
+            "top.inner.size = 0: input should be greater than or equal to 1; raise it",
+        ),
         ({"name": "x", "inner": {"sise": 2}}, "top.inner.sise: unknown key; did you mean 'size'? Known: size"),
         ({"name": "x", "other": {"sise": 2}}, "top.other.sise: unknown key; did you mean 'size'? Known: size"),
         ({"name": "x", "inner": 3}, "top.inner = 3: must be a mapping; write {key: value, ...}"),

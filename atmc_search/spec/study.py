@@ -45,7 +45,7 @@ class SchedulerSpec(Section):
 class SearchSpec(Section):
     """The budget of the search and who steers it."""
 
-    trials: int = Field(ge=1, description="trials in all, failed ones counted")
+    trials: int = Field(ge=1, le=1_000_000, description="trials in all, failed ones counted")
     sampler: SamplerSpec = SamplerSpec()
     scheduler: SchedulerSpec = SchedulerSpec()
     seed: int = Field(0, ge=0, lt=2**32, description="seed of the sampler")
