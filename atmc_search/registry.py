@@ -7,12 +7,12 @@ a worker process that never imported a module would not know what that module ha
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from atmc_search.errors import SpecError, did_you_mean, explain
+from atmc_search.errors import RunError, SpecError, did_you_mean, explain, shown
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -49,6 +49,31 @@ def resolve(name: str, table: Mapping[str, T], *, path: str) -> T | Any:
         raise SpecError(
             f"{path} = {name!r}: {module_name!r} has no attribute {attribute!r}; check the spelling"
         ) from None
+
+
+def imports(document: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """What plain data, such as a spec's, would have `resolve` import: dotted path and name of each.
+
+    Names stand under the keys `name` and `task`, alone or in a choice.
+    """
+    if not isinstance(document, Mapping):
+        return
+    for key, value in document.items():
+        here = f"{path}.{key}" if path else str(key)
+        if key in ("name", "task"):
+            choices = value.get("choice", []) if isinstance(value, Mapping) else [value]
+            yield from ((here, name) for name in choices if isinstance(name, str) and ":" in name)
+        yield from imports(value, here)
+
+
+def refuse_imports(document: object, where: str, remedy: str) -> None:
+    """Passes if `resolve` would import nothing for `document`: what lies in a run folder is data, whoever made it.
+
+    Raises:
+        RunError: something would be imported, which runs its code.
+    """
+    for path, name in imports(document):
+        raise RunError(f"{where}: {path} = {shown(name)} would import that code and run it; {remedy}")
 
 
 def validated(model: type[M], values: Mapping[str, Any], *, path: str) -> M:

@@ -14,7 +14,7 @@ from atmc_search.cli.looking import choose, columns, front, report
 from atmc_search.cli.measuring import curves, verify
 from atmc_search.cli.running import run, trial
 from atmc_search.cli.settings import settings
-from atmc_search.errors import AtmcError
+from atmc_search.errors import AtmcError, printable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -40,7 +40,7 @@ for _command in (*_RUNS, *_FILES, columns, settings):
 def main() -> None:
     """Entry point: `AtmcError` and click's own complaints are one line, exit code 2."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="atmc-search", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
@@ -50,11 +50,14 @@ def main() -> None:
         _fail(f"{error.format_message()} (see {command} --help)")
     except AtmcError as error:
         _fail(str(error))
+    except OSError as error:  # standard output on a full disk, say: no place of ours to name
+        place = error.filename or "a file or standard output"
+        _fail(f"{place}: {error.strerror or error}; check the path, its permissions and the space left")
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(130)
 
 
 def _fail(message: str) -> None:
-    click.echo("error: " + " ".join(message.split()), err=True)
+    click.echo("error: " + printable(" ".join(message.split())), err=True)
     sys.exit(2)

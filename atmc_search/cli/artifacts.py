@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from rich.table import Table
-from rich.text import Text
 
-from atmc_search.cli.common import attack_component, attacks_of, check_device, console
+from atmc_search.cli.common import attack_component, attacks_of, cell, check_device, check_radius, console, echo
 from atmc_search.errors import ArtifactError, AtmcError, DataError, SpecError, shown
 
 if TYPE_CHECKING:
@@ -50,22 +49,22 @@ def inspect(file: Path, allow_custom_models: bool, as_json: bool) -> None:
     found = None if closed else api.inspect_artifact(file, allow_custom_models=allow_custom_models)
     if as_json:
         try:
-            click.echo(json.dumps({"file": str(file), "size_bytes": size, "header": header, **_facts(found)}, indent=1))
+            echo(json.dumps({"file": str(file), "size_bytes": size, "header": header, **_facts(found)}, indent=1))
         except RecursionError:
             raise ArtifactError(f"{file}: artifact's header is nested too deep; it is damaged, get it again") from None
         return
-    click.echo(f"{file}: {size:,} bytes")
+    echo(f"{file}: {size:,} bytes")
     for key in [*_MODEL, *(key for key in header if key not in _MODEL)]:
         if key in header:
-            click.echo(f"{_printable(key):12} {_fact(key, header[key])}")
+            echo(f"{_printable(key):12} {_fact(key, header[key])}")
     if found is None:
-        click.echo("tensors: the custom model's code has their names; if you trust the file, add --allow-custom-models")
+        echo("tensors: the custom model's code has their names; if you trust the file, add --allow-custom-models")
         return
-    click.echo()
+    echo()
     console().print(_tensor_table(found))
-    click.echo()
+    echo()
     for line in _totals(found):
-        click.echo(line)
+        echo(line)
 
 
 @click.command()
@@ -160,19 +159,19 @@ def evaluate(
         **costs,
     }
     if as_json:
-        click.echo(json.dumps(row, indent=1))
+        echo(json.dumps(row, indent=1))
         return
-    click.echo(f"{file}: {size:,} bytes")
+    echo(f"{file}: {size:,} bytes")
     for word, figure in (("clean", figures.clean), ("robust", figures.robust)):
         interval = "{:.3f} to {:.3f}".format(*figure.interval)
-        click.echo(f"{word:7} {figure.value:.4f}   95 % interval {interval}   ({figure.correct:,} of {figure.n:,})")
-    click.echo(f"n = {len(data)} {split} images of {name}; {attacks_of([row])}")
+        echo(f"{word:7} {figure.value:.4f}   95 % interval {interval}   ({figure.correct:,} of {figure.n:,})")
+    echo(f"n = {len(data)} {split} images of {name}; {attacks_of([row])}")
     if costs:
         quartiles = f"{costs['latency_ms_low']:.4g} to {costs['latency_ms_high']:.4g}"
-        click.echo(f"latency {costs['latency_ms']:.4g} ms   quartiles {quartiles}")
-        click.echo(f"memory  {costs['peak_memory_bytes']:,} bytes at the peak: weights and intermediate results")
-        click.echo(f"MACs    {costs['macs']:,}")
-        click.echo("of one image in ONNX Runtime, on one thread")
+        echo(f"latency {costs['latency_ms']:.4g} ms   quartiles {quartiles}")
+        echo(f"memory  {costs['peak_memory_bytes']:,} bytes at the peak: weights and intermediate results")
+        echo(f"MACs    {costs['macs']:,}")
+        echo("of one image in ONNX Runtime, on one thread")
 
 
 @click.command()
@@ -198,7 +197,7 @@ def export(file: Path, to: str, out: Path, whole: bool, allow_custom_models: boo
         raise ArtifactError(_distrusted(file, header))
     length = api.export_artifact(file, out, to=to, slim=not whole, allow_custom_models=allow_custom_models)
     removed = "" if whole else _removed(file, header, to, allow_custom_models=allow_custom_models)
-    click.echo(f"wrote {out} ({length:,} bytes){removed}")
+    echo(f"wrote {out} ({length:,} bytes){removed}")
 
 
 @click.command()
@@ -219,7 +218,7 @@ def repack(file: Path, out: Path, allow_custom_models: bool) -> None:
     if _custom(header) and not allow_custom_models:
         raise ArtifactError(_distrusted(file, header))
     length = api.repack_artifact(file, out, allow_custom_models=allow_custom_models)
-    click.echo(f"wrote {out} ({length:,} bytes, {before:,} before)")
+    echo(f"wrote {out} ({length:,} bytes, {before:,} before)")
 
 
 def _removed(file: Path, header: Mapping[str, Any], to: str, *, allow_custom_models: bool) -> str:
@@ -280,6 +279,7 @@ def _threat(file: Path, header: Mapping[str, Any], eps: float | None, norm: str 
     if eps is None and norm not in (None, own_norm):
         raise AtmcError(f"--norm {norm}: the file's eps is meant for {shown(own_norm)}; give --eps as well")
     if eps is not None:
+        check_radius(eps, norm or str(own_norm))
         return validated(ThreatModel, {"norm": norm or own_norm, "eps": eps}, path="threat")
     return validated(ThreatModel, {"norm": own_norm, "eps": own_eps}, path=f"{file}: threat")
 
@@ -424,7 +424,7 @@ def _tensor_table(found: Description) -> Table:
     for tensor in found.tensors:
         bound = tensor.of_entropy_bound
         table.add_row(
-            Text(tensor.name),
+            cell(tensor.name),
             _by(tensor.shape),
             f"{tensor.density:.4f}",
             str(tensor.bits),

@@ -10,13 +10,27 @@ from typing import TYPE_CHECKING, Any
 import click
 import pandas as pd
 from rich.console import Console
+from rich.text import Text
 
-from atmc_search.errors import AtmcError
+from atmc_search.errors import AtmcError, printable
 
 if TYPE_CHECKING:
     from atmc_search.spec import Component
 
+TRUST = click.option(
+    "--trust", is_flag=True, help="Import what RUN names as module:attribute. Runs its code: trust the folder."
+)
 RUN = click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+
+
+def echo(text: str = "", *, nl: bool = True) -> None:
+    """`click.echo` for what files and tables say: control characters never reach the terminal."""
+    click.echo(printable(text, keep="\n"), nl=nl)
+
+
+def cell(value: object) -> Text:
+    """A table's cell that says just that: rich would read brackets in a plain string as markup."""
+    return Text(printable(str(value)))
 
 
 def console() -> Console:
@@ -25,13 +39,26 @@ def console() -> Console:
 
 
 def check_device(device: str) -> None:
+    """Passes if torch computes on `device` and gives the result back, which "meta" does not."""
     import torch
 
     try:
-        torch.zeros(1, device=device)
+        float(torch.zeros(1, device=device))
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split(". ")[0].split())[:120]
         raise AtmcError(f"--device {device}: torch cannot use it ({reason}); use cpu") from None
+
+
+def check_radius(eps: float, norm: str) -> None:
+    """Passes if a radius given on the command line is one for pixels in [0, 1]."""
+    from atmc_search.registry import validated
+    from atmc_search.spec import ThreatModel
+    from atmc_search.spec.trial import refuse_bytes
+
+    try:
+        refuse_bytes(validated(ThreatModel, {"norm": norm, "eps": eps}, path=""), "--eps")
+    except ValueError as error:
+        raise AtmcError(str(error)) from None
 
 
 def attack_component(name: str | None, steps: int | None, restarts: int | None) -> Component | None:
@@ -82,7 +109,7 @@ def print_front(path: Path, rows: pd.DataFrame) -> None:
 
     spec = RunFolder.open(path).spec()
     if rows.empty:
-        click.echo("the front is empty: no trial was measured within the constraints")
+        echo("the front is empty: no trial was measured within the constraints")
         return
     console().print(front_table(rows, spec.objectives, list(spec.space)))
 

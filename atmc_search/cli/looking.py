@@ -10,7 +10,7 @@ import click
 import pandas as pd
 from rich.table import Table
 
-from atmc_search.cli.common import RUN, console, draw, print_front
+from atmc_search.cli.common import RUN, TRUST, cell, console, draw, echo, print_front
 from atmc_search.errors import AtmcError
 
 
@@ -30,9 +30,9 @@ def front(run: Path, form: str | None) -> None:
 
     rows = api.front(api.load_trials(run))
     if form == "json":
-        click.echo(json.dumps(front_records(rows), indent=1))
+        echo(json.dumps(front_records(rows), indent=1))
     elif form == "csv":
-        click.echo(rows.to_csv(index=False), nl=False)
+        echo(rows.to_csv(index=False), nl=False)
     else:
         print_front(run, rows)
 
@@ -58,9 +58,9 @@ def choose(run: Path, best: str, upper: tuple[str, ...], lower: tuple[str, ...],
     decision = api.choose(api.load_trials(run), best=best, max=_bounds(upper, "--max"), min=_bounds(lower, "--min"))
     if as_json:
         rows = [] if decision.trial is None else front_records(pd.DataFrame([decision.trial]))
-        click.echo(json.dumps(rows[0] if rows else None, indent=1))
+        echo(json.dumps(rows[0] if rows else None, indent=1))
     else:
-        click.echo(decision.text)
+        echo(decision.text)
     if decision.trial is None:
         sys.exit(1)
 
@@ -76,29 +76,34 @@ def report(run: Path, out: Path | None) -> None:
     \b
       atmc-search report runs/digits-quickstart --out front.svg
     """
-    click.echo(f"wrote {draw(run, out or run / 'front.png')}")
+    echo(f"wrote {draw(run, out or run / 'front.png')}")
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path), required=False)
-def columns(run: Path | None) -> None:
+@TRUST
+def columns(run: Path | None, trust: bool) -> None:
     """Print every Parquet column: name, type, unit, meaning. With RUN, that run's sampled values as well.
 
     \b
       atmc-search columns runs/digits-quickstart
     """
+    from atmc_search.registry import refuse_imports
     from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, RunFolder, parameter_columns
     from atmc_search.tasks import task_named
 
     listed = [*STUDY_COLUMNS, *ATMC_COLUMNS]
     if run is not None:
-        spec = RunFolder.open(run).spec()
+        folder = RunFolder.open(run)
+        spec = folder.spec()
+        if not trust:
+            refuse_imports({"task": spec.task}, str(folder.spec_path), "if you trust the run folder, add --trust")
         listed = [*STUDY_COLUMNS, *task_named(spec.task).columns, *parameter_columns(spec.space)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("column", "type", "unit", "meaning"):
         table.add_column(name, no_wrap=name != "meaning")
     for column in listed:
-        table.add_row(column.name, column.kind, column.unit, column.meaning)
+        table.add_row(*map(cell, (column.name, column.kind, column.unit, column.meaning)))
     console().print(table, highlight=False)
 
 

@@ -10,7 +10,7 @@ import click
 import pandas as pd
 from rich.table import Table
 
-from atmc_search.cli.common import RUN, attack_component, attacks_of, check_device, console
+from atmc_search.cli.common import RUN, TRUST, attack_component, attacks_of, check_device, check_radius, console, echo
 from atmc_search.errors import AtmcError
 
 _ATTACK = click.option(
@@ -39,6 +39,7 @@ _ATTACK = click.option(
 @click.option("--eps", type=float, help="Another radius than the study's, in the same norm.")
 @click.option("--checks", is_flag=True, help="Look for gradient masking too: signs that the attack fails.")
 @click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@TRUST
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def verify(
     run: Path,
@@ -50,6 +51,7 @@ def verify(
     eps: float | None,
     checks: bool,
     device: str,
+    trust: bool,
     as_json: bool,
 ) -> None:
     """Measure artifacts of RUN again, from their files: on test images, which no search or choice has seen.
@@ -63,6 +65,7 @@ def verify(
     """
     from atmc_search import api
     from atmc_search.results import RunFolder
+    from atmc_search.spec.paths import value_at
     from atmc_search.tasks.remeasure import MASKING_IMAGES, remeasure
 
     trials = _measured(run)
@@ -70,9 +73,14 @@ def verify(
     component = attack_component(attack, steps, restarts)
     chosen = _numbered(trials, numbers) if numbers else api.front(trials)
     folder = RunFolder.open(run)
-    rows = list(remeasure(folder, chosen, split=split, attack=component, eps=eps, checks=checks, device=device))
+    if eps is not None and (norm := value_at(folder.spec().trial, "threat.norm")) in (None, "linf"):
+        check_radius(eps, norm or "linf")
+    measured = remeasure(
+        folder, chosen, split=split, attack=component, eps=eps, checks=checks, device=device, trust=trust
+    )
+    rows = list(measured)
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        echo(json.dumps(rows, indent=1))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in (
@@ -101,14 +109,14 @@ def verify(
         )
     console().print(table)
     if rows:
-        click.echo(f"n = {rows[0]['images']} {split} images; {attacks_of(rows)}; recorded: by the sweep, on validation")
+        echo(f"n = {rows[0]['images']} {split} images; {attacks_of(rows)}; recorded: by the sweep, on validation")
     if checks and rows:
-        click.echo(f"masking: checked on {min(rows[0]['images'], MASKING_IMAGES)} images")
+        echo(f"masking: checked on {min(rows[0]['images'], MASKING_IMAGES)} images")
         if not all(row["transfer_checked"] for row in rows):
-            click.echo("the run holds no dense start of theirs, so images were not transferred from it")
+            echo("the run holds no dense start of theirs, so images were not transferred from it")
     for row in rows:
         for flag, sentence in row.get("masking_findings", {}).items():
-            click.echo(f"trial {row['trial']} fails {flag}: {sentence}")
+            echo(f"trial {row['trial']} fails {flag}: {sentence}")
 
 
 @click.command()
@@ -131,6 +139,7 @@ def verify(
     help="Images to measure on.",
 )
 @click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@TRUST
 @click.option("--json", "as_json", is_flag=True, help="As JSON; draws only with --out.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Picture to write, .png or .svg.  [default: RUN/curves.png]"
@@ -143,6 +152,7 @@ def curves(
     attack: str | None,
     split: Literal["test", "validation"],
     device: str,
+    trust: bool,
     as_json: bool,
     out: Path | None,
 ) -> None:
@@ -178,20 +188,21 @@ def curves(
             steps=None if steps is None else _list_of(int, steps, "--steps", "1,10,100"),
             attack=attack_component(attack, None, None),
             device=device,
+            trust=trust,
         )
     )
     if rows and picture is not None:
         draw_curves(curve_data(rows, title=folder.spec().name, split=split), picture)
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        echo(json.dumps(rows, indent=1))
         return
     for over in ("eps", "steps"):
         _print_curves(rows, over)
     if not rows:
-        click.echo("the front is empty: no trial was measured within the constraints")
+        echo("the front is empty: no trial was measured within the constraints")
         return
-    click.echo(f"robust accuracy and 95 % interval; n = {rows[0]['images']} {split} images; {attacks_of(rows)}")
-    click.echo(f"wrote {picture}")
+    echo(f"robust accuracy and 95 % interval; n = {rows[0]['images']} {split} images; {attacks_of(rows)}")
+    echo(f"wrote {picture}")
 
 
 def _measured(run: Path) -> pd.DataFrame:
@@ -239,4 +250,4 @@ def _print_curves(rows: list[Any], over: str) -> None:
         ]
         table.add_row(f"{value:g}", *cells)
     console().print(table)
-    click.echo()
+    echo()

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from atmc_search.cli.common import draw, print_front
+from atmc_search.cli.common import draw, echo, print_front
 from atmc_search.errors import AtmcError, SpecError
 
 
@@ -46,11 +46,11 @@ def run(spec: Path, overrides: tuple[str, ...], runs: Path, address: str, cpus: 
     result = run_study(study, runs=runs, address=address, cpus=cpus, console=Console(stderr=True))
     _print_run(result.folder.path)
     if result.hypervolume is not None:
-        click.echo(f"hypervolume {result.hypervolume:.3f}")
+        echo(f"hypervolume {result.hypervolume:.3f}")
     states = ", ".join(f"{count} {state}" for state, count in result.trials["state"].value_counts().items())
-    click.echo(f"{len(result.trials)} trials ({states}), {result.ran} of them run now")
+    echo(f"{len(result.trials)} trials ({states}), {result.ran} of them run now")
     if result.interrupted:
-        click.echo(f"stopped early; go on by the same command: atmc-search run {spec}")
+        echo(f"stopped early; go on by the same command: atmc-search run {spec}")
         sys.exit(130)
 
 
@@ -89,11 +89,11 @@ def trial(spec: Path, overrides: tuple[str, ...], out: Path | None, device: str,
     except OSError as error:
         raise AtmcError(f"--out {path}: cannot be written ({error.strerror}); choose another place") from None
     if as_json:
-        click.echo(json.dumps(metrics, default=str))
+        echo(json.dumps(metrics, default=str))
     else:
         for name, value in metrics.items():
             shown = f"{value:.6g}" if isinstance(value, float) else value if value != "" else "none"
-            click.echo(f"{name:28} {shown}")
+            echo(f"{name:28} {shown}")
     tell(f"artifact: {path} ({len(artifact):,} bytes)")
 
 
@@ -115,21 +115,19 @@ def _print_run(path: Path) -> None:
     rows = api.front(api.load_trials(path))
     print_front(path, rows)
     picture = f", {draw(path, path / 'front.png').name}" if len(rows) else ""
-    click.echo(f"\n{path}/: trials.parquet, front.parquet{picture}, reports/, artifacts/, spec.yaml")
+    echo(f"\n{path}/: trials.parquet, front.parquet{picture}, reports/, artifacts/, spec.yaml")
 
 
 def _print_space(prepared: Any) -> None:
     spec = prepared.spec
-    click.echo(
+    echo(
         f"{spec.name}: {spec.search.trials} trials, sampler {spec.search.sampler.name}, fingerprint {spec.fingerprint}"
     )
     for data, splits in prepared.data.items():
         sizes = (len(splits.train.labels), len(splits.validation.labels), len(splits.test.labels))
-        click.echo(f"data {data.name}: {sizes[0]:,} training, {sizes[1]:,} validation, {sizes[2]:,} test images")
+        echo(f"data {data.name}: {sizes[0]:,} training, {sizes[1]:,} validation, {sizes[2]:,} test images")
     for path in spec.space:
-        click.echo(f"{path:32} {prepared.column(path).meaning.removeprefix('sampled from ')}")
+        echo(f"{path:32} {prepared.column(path).meaning.removeprefix('sampled from ')}")
     for name, method in spec.methods.items():
-        click.echo(
-            f"method {name}: {method.meaning}; fixes " + ", ".join(f"{k} = {v}" for k, v in method.fixes.items())
-        )
-    click.echo("objectives " + ", ".join(f"{name} ({direction})" for name, direction in spec.objectives.items()))
+        echo(f"method {name}: {method.meaning}; fixes " + ", ".join(f"{k} = {v}" for k, v in method.fixes.items()))
+    echo("objectives " + ", ".join(f"{name} ({direction})" for name, direction in spec.objectives.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin
@@ -11,7 +12,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.table import Table
 
-from atmc_search.cli.common import console
+from atmc_search.cli.common import console, echo
+from atmc_search.errors import AtmcError, did_you_mean, shown
 
 _COMPONENT = "a name, and that component's settings beside it"
 
@@ -37,6 +39,9 @@ def settings(word: str | None) -> None:
         own = [(f"{title}: {row[0]}", row[1], row[2], row[3]) for row in _rows(kind, "")]
         rows += own or [(title, "", "", "no settings")]
     rows += [(f"method {name}", "", "", method.meaning) for name, method in METHODS.items()]
+    if word is not None and not any(word in row[0] for row in rows):
+        words = sorted({part for row in rows for part in re.split(r"[.: ]+", row[0])})
+        raise AtmcError(f"{shown(word)}: no setting has that in its path; {did_you_mean(word, words)}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("setting", "type", "default", "meaning"):
         table.add_column(heading, no_wrap=heading == "setting", max_width={"type": 26, "default": 26}.get(heading))
@@ -44,7 +49,7 @@ def settings(word: str | None) -> None:
         if word is None or word in row[0]:
             table.add_row(*row)
     console().print(table, highlight=False, markup=False)
-    click.echo(
+    echo(
         "any value under trial may be {choice: [a, b]}, {uniform: [low, high]}, {log_uniform: ...}, {int_uniform: ...}"
     )
 

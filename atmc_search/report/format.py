@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from atmc_search.errors import printable
 from atmc_search.results import Column
 
 
@@ -15,7 +16,7 @@ def column_named(name: str, columns: Sequence[Column]) -> Column:
 
 def label(column: Column) -> str:
     """The column's name for people: "size" for size_bytes, since its values are written with their unit."""
-    return column.name.removesuffix(f"_{column.unit}").replace("_", " ")
+    return printable(column.name).removesuffix(f"_{column.unit}").replace("_", " ")
 
 
 def capitalised(words: str) -> str:

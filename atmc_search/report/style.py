@@ -41,6 +41,7 @@ _SETTINGS: dict[Any, Any] = {
     "ytick.color": QUIET,
     "xtick.labelsize": 9.5,
     "ytick.labelsize": 9.5,
+    "text.parse_math": False,  # a name with two dollars is a name
     "svg.hashsalt": "atmc-search",  # the same data give the same file
     "figure.dpi": 100,
 }
@@ -59,6 +60,8 @@ def write_figure(draw: Callable[[], Figure], path: Path) -> None:
     suffix = path.suffix.lower()
     if suffix not in (".png", ".svg"):
         raise AtmcError(f"{path}: {path.suffix or 'no suffix'!r} is no format of figures; end the name in .png or .svg")
+    if path.is_dir():
+        raise AtmcError(f"{path}: cannot be written (it is a folder); give a path in a folder that exists")
     buffer = io.BytesIO()
     with matplotlib.rc_context(_SETTINGS):
         draw().savefig(buffer, format=suffix[1:], dpi=200, metadata={"Date": None} if suffix == ".svg" else None)

@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from atmc_search.errors import printable
 from atmc_search.report.format import column_named, significant, value_text
 from atmc_search.results import ATMC_COLUMNS, Column
 
@@ -45,7 +46,7 @@ def front_table(
     cells = [[Text(str(number), style="bold") for number in front["trial"]] if len(front) else []]
     for name, direction in objectives.items():
         # Objectives never wrap, so that a narrow terminal takes the room from the parameters.
-        heading = "\n".join(name.rsplit("_", 1)).replace("_", " ")
+        heading = "\n".join(printable(name).rsplit("_", 1)).replace("_", " ")
         table.add_column(Text(f"{heading} {_ARROWS[direction]}"), justify="right", no_wrap=True)
         cells.append(_metric_cells(front, column_named(name, columns)))
     if {"size_bytes", "dense_size_bytes"} <= set(front.columns):
@@ -57,7 +58,7 @@ def front_table(
         if name in front.columns and (len(front) == 1 or front[name].nunique(dropna=False) > 1):
             numeric = pd.api.types.is_numeric_dtype(front[name]) and not pd.api.types.is_bool_dtype(front[name])
             table.add_column(Text(headings[name]), justify="right" if numeric else "left", no_wrap=True)
-            cells.append([Text(_parameter_text(value)) for value in front[name]])
+            cells.append([_cell(_parameter_text(value)) for value in front[name]])
     flags = front.get("masking_flags", pd.Series(dtype=object)).fillna("")
     if (flags != "").any():
         table.add_column("fails\nmasking checks", no_wrap=True)
@@ -76,9 +77,9 @@ def front_records(front: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _headings(params: Sequence[str]) -> dict[str, str]:
-    last = [name.rpartition(".")[2] for name in params]
+    last = [printable(name).rpartition(".")[2] for name in params]
     return {
-        name: leaf if last.count(leaf) == 1 else ".\n".join(name.removeprefix("trial.").rsplit(".", 1))
+        name: leaf if last.count(leaf) == 1 else ".\n".join(printable(name).removeprefix("trial.").rsplit(".", 1))
         for name, leaf in zip(params, last, strict=True)
     }
 
@@ -99,7 +100,7 @@ def _numbers(frame: pd.DataFrame, name: str) -> Any:
 
 def _cell(words: str) -> Text:
     # Text, not str: rich would read brackets in a value as markup.
-    return Text(words)
+    return Text(printable(words))
 
 
 def _metric_cells(front: pd.DataFrame, column: Column) -> list[Text]:

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atmc_search.errors import RunError
+from atmc_search.results.checks import check_reports, read_report
 from atmc_search.results.columns import Column, schema_of
 from atmc_search.results.derive import front_of, trials_of
 from atmc_search.spec import StudySpec, dump_yaml, load_study
@@ -95,16 +96,13 @@ class RunFolder:
         files = self._report_files()
         if not files:
             return pd.DataFrame()
-        tables = []
-        for path in files:
-            try:
-                tables.append(pq.read_table(path))
-            except (pa.ArrowException, OSError) as error:
-                reason = str(error).splitlines()[0]
-                raise RunError(
-                    f"{path}: not readable as Parquet ({reason}); move it away to go on without it"
-                ) from None
-        reports: pd.DataFrame = pa.concat_tables(tables, promote_options="permissive").to_pandas(types_mapper=_nullable)
+        try:
+            table = pa.concat_tables([read_report(path) for path in files], promote_options="permissive")
+        except pa.ArrowException as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(f"{self.reports}: its files are not of one study ({reason}); move one kind away") from None
+        reports: pd.DataFrame = table.to_pandas(types_mapper=_nullable, ignore_metadata=True)
+        check_reports(reports, self.spec().space, self.reports)
         return reports
 
     def write_derived(self, reports: pd.DataFrame, spec: StudySpec, columns: Sequence[Column]) -> pd.DataFrame:

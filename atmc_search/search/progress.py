@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from atmc_search.errors import printable
 from atmc_search.pareto import hypervolume
 from atmc_search.report import front_table
 from atmc_search.results import front_of
@@ -69,7 +70,7 @@ class Progress:
             self._paced_from = self._paced_from or (time.monotonic(), self._finished())
             self._update_front()
             if self._live is None:
-                self._console.print(self._line(row), highlight=False, soft_wrap=True, markup=False)
+                self._console.print(printable(self._line(row)), highlight=False, soft_wrap=True, markup=False)
 
     def refresh(self) -> None:
         """Draws, at most twice a second. Off a terminal: says once per epoch how far the starts are."""

@@ -72,13 +72,13 @@ class TrialSpec(Section):
     @field_validator("threat")
     @classmethod
     def _in_the_unit_of_pixels(cls, threat: ThreatModel) -> ThreatModel:
-        _refuse_bytes(threat, "eps")
+        refuse_bytes(threat, "eps")
         return threat
 
     @model_validator(mode="after")
     def _stages_in_the_unit_of_pixels(self) -> TrialSpec:
         for name, stage in (("dense", self.dense), ("train", self.train)):
-            _refuse_bytes(stage.trained_against(self.threat), f"{name}.eps")
+            refuse_bytes(stage.trained_against(self.threat), f"{name}.eps")
         return self
 
     @model_validator(mode="after")
@@ -117,7 +117,12 @@ class TrialSpec(Section):
         return self
 
 
-def _refuse_bytes(threat: ThreatModel, name: str) -> None:
+def refuse_bytes(threat: ThreatModel, name: str) -> None:
+    """Passes if `name`, the radius of `threat`, is in units of pixels scaled to [0, 1].
+
+    Raises:
+        ValueError: it is not, and most likely meant in 255ths.
+    """
     if threat.norm == "linf" and threat.eps > 1:
         raise ValueError(
             f"{name} {threat.eps:g} lets every pixel be anything, as pixels are in [0, 1]; "

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,13 +14,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from atmc_search.artifact import Architecture, unpack
+from atmc_search.artifact import Architecture, read_header, unpack
 from atmc_search.attacks import Attack, build_attack
 from atmc_search.data import DeviceData, Splits, load_splits
-from atmc_search.errors import AtmcError, RunError
+from atmc_search.errors import ArtifactError, AtmcError, RunError
 from atmc_search.measure import Accuracy, masking_checks, measure, robustness_curve
 from atmc_search.models import placed
-from atmc_search.registry import validated
+from atmc_search.registry import refuse_imports, validated
 from atmc_search.results import RunFolder
 from atmc_search.spec import Component, DataSpec, ThreatModel, TrialSpec
 from atmc_search.tasks import task_named
@@ -36,6 +37,8 @@ EPS_SHARES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4)
 
 STEPS = (1, 2, 5, 10, 20, 50)
 """Numbers of steps of its other curve."""
+
+_REMEDY = "if you trust the run folder, add --trust (trust=True)"
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def remeasure(
     eps: float | None = None,
     checks: bool = False,
     device: str = "cpu",
+    trust: bool = False,
 ) -> Iterator[Mapping[str, Any]]:
     """Decodes and measures each trial's artifact.
 
@@ -86,6 +90,7 @@ def remeasure(
         eps: in place of the threat model's; the norm stays.
         checks: whether to look for gradient masking too, on `MASKING_IMAGES` images at most.
         device: torch device.
+        trust: whether to import what the folder's spec and artifacts name as "module:attribute", which runs that code.
 
     Yields:
         trial, size_bytes, norm, eps, images, attack (its name and settings), clean_accuracy and robust_accuracy with
@@ -94,11 +99,12 @@ def remeasure(
         images to transfer are made).
 
     Raises:
-        RunError: an artifact is missing, or its trial failed.
+        RunError: an artifact is missing, not the one that was measured, or of other images; its trial failed; or code
+            would be imported without `trust`.
         ArtifactError: one is damaged.
         SpecError: no such attack, a setting that it has not, an eps that cannot be.
     """
-    for opened in _opened(folder, trials, split=split, attack=attack, eps=eps, device=device):
+    for opened in _opened(folder, trials, split=split, attack=attack, eps=eps, device=device, trust=trust):
         settings: Mapping[str, Any] = {
             "batch_size": opened.spec.evaluate.batch_size,
             "seed": opened.spec.evaluate.seed,
@@ -140,6 +146,7 @@ def recurve(
     steps: Sequence[int] | None = None,
     attack: Component | None = None,
     device: str = "cpu",
+    trust: bool = False,
 ) -> Iterator[Mapping[str, Any]]:
     """Decodes each trial's artifact and takes its robustness curves.
 
@@ -151,6 +158,7 @@ def recurve(
         steps: numbers of steps, at the trial's own eps; default: 1 to 50, or none for an attack without steps.
         attack: in place of the spec's evaluation attack.
         device: torch device.
+        trust: as `remeasure`.
 
     Yields:
         trial, size_bytes, norm, eps (of the threat model), images, attack, and two lists of points {eps or steps,
@@ -159,7 +167,7 @@ def recurve(
     Raises:
         AtmcError: as `remeasure`, and steps of an attack that has none.
     """
-    for opened in _opened(folder, trials, split=split, attack=attack, eps=None, device=device):
+    for opened in _opened(folder, trials, split=split, attack=attack, eps=None, device=device, trust=trust):
         has_steps = "steps" in type(opened.attack).model_fields
         curves = robustness_curve(
             opened.model,
@@ -204,12 +212,15 @@ def _opened(
     attack: Component | None,
     eps: float | None,
     device: str,
+    trust: bool,
 ) -> Iterator[_Opened]:
     study = folder.spec()
     torch.set_num_threads(max(1, int(study.resources.cpu)))  # as in the sweep: sums in the same order
     known: dict[DataSpec, Splits] = {}
     for row in _records(trials, list(study.space)):
         spec = study.fill({path: row[path] for path in study.space})
+        if not trust:
+            refuse_imports({"task": study.task, "trial": spec.model_dump(mode="json")}, str(folder.spec_path), _REMEDY)
         path = f"{folder.path}: the artifact of trial {row['trial']}"
         if row["artifact"] is None and row["state"] == "failed":
             raise RunError(f"{path} is missing because the trial failed: {row['reason']}; name a trial that did not")
@@ -217,6 +228,9 @@ def _opened(
             data = (folder.path / row["artifact"]).read_bytes()
         except (OSError, TypeError):
             raise RunError(f"{path} is missing; run the study again") from None
+        digest = row["artifact_sha256"]
+        if digest is not None and digest != hashlib.sha256(data).hexdigest():
+            raise RunError(f"{path} is not the file that was measured (another SHA-256); restore it, or see evaluate")
         if spec.data not in known:
             known[spec.data] = load_splits(spec.data)
         splits = known[spec.data]
@@ -227,12 +241,30 @@ def _opened(
             spec=spec,
             splits=splits,
             size_bytes=len(data),
-            model=placed(unpack(data, allow_custom_models=True), device),
+            model=placed(_model(data, path, spec, splits, trust=trust), device),
             data=DeviceData(splits.validation if split == "validation" else splits.test, device),
             name=chosen.name,
             attack=build_attack(chosen, path="attack"),
             threat=validated(ThreatModel, threat, path=""),
         )
+
+
+def _model(data: bytes, path: str, spec: TrialSpec, splits: Splits, *, trust: bool) -> nn.Module:
+    """The artifact's model, if it takes the images of its trial."""
+    try:
+        header = read_header(data)
+        if not trust:
+            refuse_imports({"name": header.get("model")}, path, _REMEDY)
+        model = unpack(data, allow_custom_models=trust)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from None
+    found, wanted = (*header["input"], header["classes"]), (*splits.input_shape, splits.classes)
+    if found != wanted:
+        raise RunError(
+            f"{path} takes images and classes {found}, and {spec.data.name} has {wanted}: it is another study's; "
+            "restore it, or run the study again"
+        )
+    return model
 
 
 def _dense_start(folder: RunFolder, opened: _Opened) -> nn.Module | None:
@@ -249,6 +281,9 @@ def _dense_start(folder: RunFolder, opened: _Opened) -> nn.Module | None:
 
 
 def _records(trials: pd.DataFrame, parameters: Sequence[str]) -> list[dict[str, Any]]:
-    wanted = ["trial", "state", "reason", "artifact", "size_bytes", "clean_accuracy", "robust_accuracy", *parameters]
+    wanted = ["trial", "state", "reason", "artifact", "artifact_sha256"]
+    wanted += ["size_bytes", "clean_accuracy", "robust_accuracy", *parameters]
+    if absent := [name for name in wanted if name not in trials]:
+        raise RunError(f"the reports have no column {absent[0]!r}, so there is nothing to repeat; run the study again")
     plain = trials[wanted].astype(object).where(trials[wanted].notna(), None)
     return [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]

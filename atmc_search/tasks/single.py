@@ -30,7 +30,7 @@ def run_trial(study: StudySpec, *, device: str, tell: Callable[[str], None]) -> 
         AtmcError: a setting that cannot run, missing data, or a diverged training.
     """
     try:
-        torch.zeros(1, device=device)
+        float(torch.zeros(1, device=device))  # and back: "meta" has no values
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split(". ")[0].split())[:120]
         raise SpecError(f"--device {device}: torch cannot use it ({reason}); use cpu") from None

@@ -37,6 +37,7 @@ def same(left: Any, right: Any) -> bool:
 def test_every_type_comes_back_with_and_without_a_value(folder: RunFolder) -> None:
     columns = [
         Column("trial", "int64", "", "a number"),
+        Column("state", "string", "", "what became of it"),
         Column("count", "int64", "", "a count"),
         Column("share", "float64", "", "a share"),
         Column("word", "string", "", "a word"),
