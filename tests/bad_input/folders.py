@@ -26,7 +26,7 @@ from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, RunFolder, paramete
 from atmc_search.spec import parse_study
 
 REPORT = "run/reports/00000001.parquet"
-ARTIFACT = "run/artifacts/00000.atmc"
+ARTIFACT = "run/artifacts/00001.atmc"
 
 
 @functools.cache
