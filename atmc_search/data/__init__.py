@@ -73,7 +73,8 @@ def load_splits(spec: DataSpec) -> Splits:
         raise
     except Exception as error:  # user code may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DataError(f"{where}: its loader failed ({reason}); mend it, or trial.data.root") from error
+        root = "trial.data.root" if spec.root is None else f"trial.data.root = {shown(spec.root)}"
+        raise DataError(f"{where}: its loader failed ({reason}); mend it, or {root}") from error
     raw = _checked(raw, where)
     height, width = raw.train.images.shape[2:]
     if spec.augment.crop_padding >= min(height, width):

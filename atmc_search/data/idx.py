@@ -20,6 +20,7 @@ from atmc_search.errors import DataError, shown
 
 _PARTS = ("train", "t10k")
 _KINDS = ("images-idx3-ubyte", "labels-idx1-ubyte")
+_MOST_BYTES = 1 << 28  # MNIST's largest file has 47 MB unpacked; a gzip file of 1 MB can stand for a gigabyte
 _FILES = [f"{part}-{kind}.gz" for part in _PARTS for kind in _KINDS]
 
 
@@ -113,10 +114,13 @@ def _read(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
     """
     packed = path.suffix == ".gz"
     try:
-        content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
+        with gzip.open(path) if packed else path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         form = " as gzip" if packed else ""
         raise DataError(f"{path}: cannot be read{form} ({error}); fetch the file anew") from None
+    if len(content) > _MOST_BYTES:
+        raise DataError(f"{path}: holds more than {_MOST_BYTES:,} bytes; fetch the file anew")
     magic = bytes([0, 0, 8, dimensions])
     if content[:4] != magic:
         raise DataError(f"{path}: starts with {content[:4].hex()}, not with IDX's {magic.hex()}; fetch the file anew")

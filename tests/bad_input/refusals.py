@@ -82,7 +82,7 @@ def refused(atmc: Run, folder: Path, bad: Case) -> None:
     assert said[:-1].isprintable()
     assert len(said) < 1500
     assert "Traceback" not in said
-    assert bad.value in said
+    assert bad.value in said, f"{bad.value!r} is not in: {said}"
     for part in (bad.rule, bad.remedy):
         assert re.search(part, said, re.IGNORECASE), f"{part!r} is not in: {said}"
     assert tree(folder) == before
