@@ -1,12 +1,13 @@
 # make demo   set everything up and run the main job on real data
 # make test   set everything up and run the tests
 # make lint   formatting, types, import contract
+# make audit  what bandit finds in our code, and what is known against the packages we install
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint audit clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed
@@ -27,6 +28,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: $(VENV)/installed-dev
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive atmc_search scripts
+	$(BIN)/python scripts/audit_dependencies.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python %d.%d is too old; 3.11 or later is needed (make PYTHON=python3.12)" % sys.version_info[:2])'

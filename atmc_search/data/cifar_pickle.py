@@ -9,7 +9,7 @@ an array is its recorded shape and bytes, and whatever is not needed is refused.
 from __future__ import annotations
 
 import math
-import pickletools
+import pickletools  # nosec B403 # parses, and runs nothing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -99,7 +99,7 @@ def parse_yaml(text: str, origin: str) -> Any:
         SpecError: not YAML, or YAML beyond the limits above; the message has the line.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader)  # nosec B506 # a SafeLoader
     except Exception as error:  # a YAMLError, or whatever PyYAML's constructors stumble over (`!!int ""`: IndexError)
         mark = getattr(error, "problem_mark", None)
         where = f"{origin}:{mark.line + 1}" if mark else origin
