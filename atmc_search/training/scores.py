@@ -2,7 +2,7 @@
 
 HYDRA (Sehwag et al., arXiv 2002.10509): every weight w₀ of the dense model has a score, at first √(6 / fan-in) ·
 w₀ / max |w₀| of its layer. For a share of the training the weights stand still and the scores learn: the network runs
-on w₀ where |score| is among the largest and on 0 elsewhere, and the scores' gradient is that of the mask, straight
+on w₀ where |score| is among the largest and on 0 elsewhere, and the gradient of |score| is that of the mask, straight
 through the choice: ∂loss/∂w · w₀. Then the support is fixed, and the weights are fine-tuned from w₀. Unlike in the
 original, biases and norm parameters learn in both phases.
 """
@@ -66,7 +66,8 @@ class ScoreSearch:
         rate = self.lr * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * progress / self.share))))
         for name, weight in weights.items():
             assert weight.grad is not None
-            self.velocities[name].mul_(self.momentum).add_(weight.grad * self.start[name])
+            of_mask = weight.grad * self.start[name]
+            self.velocities[name].mul_(self.momentum).add_(of_mask * self.scores[name].sign())
             self.scores[name].sub_(self.velocities[name], alpha=rate)
             weight.grad = None  # the optimizer passes over a weight without one
 

@@ -31,7 +31,7 @@ def test_layers_keep_equal_shares_and_at_least_one_of_exactly_k(k: int, counts: 
 
 
 def test_scores_move_as_sgd_moves_a_mask_of_the_frozen_weights_and_then_the_weights_on_it() -> None:
-    """The reference multiplies w by a mask whose gradient autograd hands to the scores of torch's own SGD."""
+    """In the reference autograd hands the mask's gradient to |scores|, of torch's own SGD, and so to their signs."""
     torch.manual_seed(0)
     layer = nn.Linear(6, 4, bias=False)
     start = layer.weight.detach().clone()
@@ -58,12 +58,14 @@ def test_scores_move_as_sgd_moves_a_mask_of_the_frozen_weights_and_then_the_weig
         optimizer.step()
         constrained.after_step(step, (step + 1) / 20)
         if step < 10:
-            scores.grad = mask.grad
+            reference.zero_grad()
+            scores.abs().backward(mask.grad)
             reference.step()
             falling.step()
             assert torch.allclose(search.scores["weight"], scores, atol=1e-6)
         supports.append(layer.weight != 0)
         assert int(supports[-1].sum()) == 6
+    assert scores.min() < 0 < scores.max()
     assert len({tuple(support.flatten().tolist()) for support in supports[:10]}) > 1  # the choice did move
     assert all(torch.equal(support, supports[9]) for support in supports[10:])
     assert not torch.equal(layer.weight[supports[9]], start[supports[9]])
