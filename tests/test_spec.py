@@ -191,6 +191,11 @@ BAD: list[tuple[str, object, list[str]]] = [
     ("trial.compress", {"keep": 0.1, "pruning": "none", "price": "bytes"}, ["pruning is none; remove price"]),
     ("trial.compress", {"keep": 0.1, "pruning": "hydra", "factors": "uvc"}, ["factors is uvc; set factors to none"]),
     ("trial.compress", {"keep": 0.1, "pruning": "hydra", "count": "live"}, ["scores.budget is layer", "to global"]),
+    ("trial.compress", {"keep": 0.1, "pruning": "harp", "factors": "uvc"}, ["harp scores", "set factors to none"]),
+    ("trial.compress", {"keep": 0.1, "pruning": "harp", "price": "bytes"}, ["price bytes", "harp in each", "remove"]),
+    ("trial.compress", {"keep": 0.1, "pruning": "harp", "scores": {"budget": "global"}}, ["remove scores.budget"]),
+    ("trial.compress", {"budget_bytes": 900, "pruning": "harp"}, ["keep is missing", "pruning projected"]),
+    ("trial.compress", {"keep": 0.1, "pruning": "harp", "schedule": {"name": "cubic"}}, ["schedule is of projected"]),
     (
         "trial.compress",
         {"keep": 0.1, "count": "live", "schedule": {"name": "grow"}},

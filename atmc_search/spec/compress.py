@@ -38,12 +38,27 @@ class ScheduleSpec(Section):
 
 
 class ScoreSpec(Section):
-    """How hydra finds the support (arXiv 2002.10509), before the weights on it are fine-tuned."""
+    """How hydra (arXiv 2002.10509) and harp find the support, before the weights on it are fine-tuned."""
 
     share: float = Field(0.3, gt=0, lt=1, description="of training in which scores learn and the weights stand still")
     lr: float = Field(0.1, gt=0, description="peak learning rate of the scores, to 0 by half a cosine over that share")
     budget: Literal["layer", "global"] = Field(
-        "layer", description="every layer keeps the same share of its weights; or the largest scores of all together"
+        "layer",
+        description="of hydra: every layer keeps the same share of its weights; or the largest scores of all together",
+    )
+
+
+class QuotaSpec(Section):
+    """How harp learns the share of its weights that each layer keeps (arXiv 2412.14714), beside the scores."""
+
+    start: float = Field(0.1, gt=0, lt=1, description="share that every layer starts with, or keep where that is more")
+    gamma: float = Field(
+        0.01,
+        gt=0,
+        description="of each of the 20 steps in which what exceeds keep is made to cost more, until it is met",
+    )
+    lr: float = Field(
+        0.1, gt=0, description="peak learning rate of the quotas, to 0 by half a cosine over scores.share"
     )
 
 
@@ -79,12 +94,13 @@ class CompressSpec(Section):
         "none",
         description="W = C; (I + U)V + C or U(I + V) + C; UV + C from singular values; or UV of lower rank",
     )
-    pruning: Literal["projected", "one_shot", "hydra", "none"] = Field(
+    pruning: Literal["projected", "one_shot", "hydra", "harp", "none"] = Field(
         "projected",
         description="to the ℓ0 budget: at every step; once before training, mask fixed; by learned scores, mask fixed "
-        "then; or not at all",
+        "then (hydra), with each layer's share learned too (harp); or not at all",
     )
     scores: ScoreSpec = ScoreSpec()
+    quotas: QuotaSpec = QuotaSpec()
     schedule: ScheduleSpec | None = Field(
         None,
         description="of projected pruning: {name: cubic, from: 0.05, to: 0.55, freeze: 1} shrinks the budget from all "
@@ -172,8 +188,14 @@ class CompressSpec(Section):
                 f"count live is of pruned weights W = C; factors is {self.factors} and pruning {self.pruning}; "
                 "set factors to none and pruning to projected, or remove count"
             )
-        if self.pruning == "hydra" and self.factors != "none":
-            raise ValueError(f"hydra scores weights W = C and factors is {self.factors}; set factors to none")
+        if self.scored and self.factors != "none":
+            raise ValueError(f"{self.pruning} scores weights W = C and factors is {self.factors}; set factors to none")
+        if self.pruning == "harp" and self.scores.budget == "global":
+            raise ValueError("harp learns each layer's share and scores.budget is global; remove scores.budget")
+        if self.pruning == "harp" and (self.count, self.price) != ("all", "count"):
+            raise ValueError(
+                f"count {self.count} and price {self.price} choose among all layers, and harp in each; remove them"
+            )
         if self.pruning == "hydra" and self.scores.budget == "layer" and (self.count, self.price) != ("all", "count"):
             raise ValueError(
                 f"count {self.count} and price {self.price} choose among all layers and scores.budget is layer; "
@@ -206,6 +228,11 @@ class CompressSpec(Section):
         if self.factors == "low_rank":
             return self.pruning == "none" and (self.energy is not None or self.budget_bytes is not None)
         return (self.sized_in_bytes or self.target is not None) and self.pruning == "projected"
+
+    @property
+    def scored(self) -> bool:
+        """Whether scores learn which weights stay, in a first share of training."""
+        return self.pruning in ("hydra", "harp")
 
     @property
     def quantised(self) -> bool:

@@ -40,6 +40,8 @@ def training_state(
         facts["bits"] = codes.codebook.bits if isinstance(codes.codebook.bits, int) else dict(codes.codebook.bits)
     if search is not None:
         parts |= {"scores": search.scores, "velocities": search.velocities}
+        if search.quotas is not None:
+            parts["quotas"], facts["quotas"] = search.quotas.state()
     if average is not None:
         parts["average"] = average.tensors
         facts["averaged_steps"] = average.steps
@@ -79,8 +81,12 @@ def restore_training(
             constrained.admm = AdmmState(codebook, parts["copies"], parts["duals"], centres)
         else:
             constrained.straight_through = StraightThroughState(codebook, centres)
-    if "scores" in parts and constrained.search is not None:
+    if "scores" not in parts:
+        constrained.search = None  # over
+    elif constrained.search is not None:
         constrained.search.scores, constrained.search.velocities = parts["scores"], parts["velocities"]
+        if constrained.search.quotas is not None:
+            constrained.search.quotas.load(parts["quotas"], facts["quotas"])
     if average is not None:
         average.load(parts["average"], facts["averaged_steps"])
     for controller in controllers:

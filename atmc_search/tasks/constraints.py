@@ -29,7 +29,7 @@ from atmc_search.compress import (
 from atmc_search.errors import SpecError, TrialFailed
 from atmc_search.spec import CompressSpec, TrialSpec
 from atmc_search.tasks.outline import Outline
-from atmc_search.training import ScoreSearch, largest_of_all, largest_of_each
+from atmc_search.training import Quotas, ScoreSearch, largest_of_all, largest_of_each
 
 _HEADER_BYTES = 400
 """About the most that the facts of a trial add to a header."""
@@ -99,7 +99,7 @@ def pruning_of(
     if settings.pruning == "none":
         return None
     budget = budget_of_k(l0_budget(settings, dense_weights))
-    if settings.pruning in ("projected", "hydra"):
+    if settings.pruning == "projected" or settings.scored:
         return budget
     pruned, _ = budget.project(weights, None)
     return FixedSupport.of(pruned)
@@ -114,13 +114,18 @@ def search_of(spec: TrialSpec, weights: Weights, budget: Constraint[None] | None
         budget: projects onto k non-zeros.
         k: the ℓ0 budget.
     """
-    if spec.compress.pruning != "hydra":
+    if not spec.compress.scored:
         return None
     assert budget is not None
-    settings = spec.compress.scores
+    settings, quotas = spec.compress.scores, None
+    if spec.compress.pruning == "harp":
+        of = spec.compress.quotas
+        quotas = Quotas.of(weights, k, start=of.start, gamma=of.gamma, lr=of.lr, momentum=spec.train.momentum)
     of_each = functools.partial(largest_of_each, k=k)
     choose = of_each if settings.budget == "layer" else largest_of_all(budget)
-    return ScoreSearch.of(weights, choose, share=settings.share, lr=settings.lr, momentum=spec.train.momentum)
+    return ScoreSearch.of(
+        weights, choose, share=settings.share, lr=settings.lr, momentum=spec.train.momentum, quotas=quotas
+    )
 
 
 def schedule_of(settings: CompressSpec, weights: Weights, dense_weights: int) -> CubicSchedule | None:

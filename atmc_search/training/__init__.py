@@ -16,6 +16,7 @@ from atmc_search.training.loop import (
     train_epoch,
 )
 from atmc_search.training.losses import LOSSES, Loss, build_loss
+from atmc_search.training.quotas import Quotas
 from atmc_search.training.scores import ScoreSearch, first_scores, largest_of_all, largest_of_each
 from atmc_search.training.selection import Selection, in_force
 from atmc_search.training.straight_through import StraightThroughState, at_centres, fitted_centres, on_centres
@@ -28,6 +29,7 @@ __all__ = [
     "EpochStats",
     "Guard",
     "Loss",
+    "Quotas",
     "ScoreSearch",
     "Selection",
     "StraightThroughState",

@@ -101,8 +101,7 @@ class Constrained:
             self.search.learn(self.weights, progress)
             return
         self.search = None
-        found = self.settings.pruning == "hydra"
-        if found or (self.schedule is not None and self.schedule.frozen(progress)):
+        if self.settings.scored or (self.schedule is not None and self.schedule.frozen(progress)):
             self.frozen = FixedSupport.of(self.weights)  # from the weights at every step: nothing to store for a resume
         if self.grow is not None:
             gradients = {name: w.grad for name, w in self.weights.items() if w.grad is not None}
@@ -129,7 +128,7 @@ class Constrained:
     def project(self, progress: float) -> None:
         """Moves the weights onto what is allowed after a share `progress` of training."""
         if self.search is not None:
-            for name, weight in self.search.weights().items():
+            for name, weight in self.search.weights(final=progress >= self.search.share).items():
                 self.weights[name].copy_(weight)
             return
         allowed: Constraint[None] | None = self.frozen or self.pruning
@@ -145,8 +144,11 @@ class Constrained:
     def final(self, *, averaged: bool = False) -> Weights:
         """The weights within what they are to end with: what is deployed.
 
-        Whatever a schedule still allows them, and, `averaged`, when the model holds an average of many steps' weights.
+        Whatever a schedule or a search still allows them, and, `averaged`, when the model holds an average of many
+        steps' weights.
         """
+        if self.search is not None and not averaged:
+            return self.search.weights(final=True)
         if self.pruning is None or (self.schedule is None and not averaged):
             return self.weights
         return self.pruning.project(self.weights, None)[0]

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from atmc_search.compress import Constraint, GlobalL0, Weights
+from atmc_search.compress import Constraint, Weights
+from atmc_search.training.quotas import Quotas, largest_of_counts
 
 
 @dataclass
@@ -30,6 +31,7 @@ class ScoreSearch:
         momentum: of SGD on the scores.
         scores: as they are now.
         velocities: SGD's.
+        quotas: of the layers, that learn beside the scores and choose in place of `choose`; None: they are fixed.
     """
 
     start: Weights
@@ -39,20 +41,31 @@ class ScoreSearch:
     momentum: float
     scores: dict[str, Tensor]
     velocities: dict[str, Tensor]
+    quotas: Quotas | None = None
 
     @classmethod
     def of(
-        cls, weights: Weights, choose: Callable[[Weights], Weights], *, share: float, lr: float, momentum: float
+        cls,
+        weights: Weights,
+        choose: Callable[[Weights], Weights],
+        *,
+        share: float,
+        lr: float,
+        momentum: float,
+        quotas: Quotas | None = None,
     ) -> ScoreSearch:
         """From the dense weights as they are; a weight of 0 stays 0."""
         start = {name: weight.detach().clone() for name, weight in weights.items()}
         scores = {name: first_scores(weight) for name, weight in start.items()}
         zeros = {name: torch.zeros_like(weight) for name, weight in start.items()}
-        return cls(start, choose, share, lr, momentum, scores, zeros)
+        return cls(start, choose, share, lr, momentum, scores, zeros, quotas)
 
-    def weights(self) -> dict[str, Tensor]:
-        """w₀ where the score stays, 0 elsewhere."""
-        chosen = self.choose(self.scores)
+    def weights(self, *, final: bool = False) -> dict[str, Tensor]:
+        """w₀ where the score stays, 0 elsewhere; `final`: within what the search is to end with."""
+        if self.quotas is None:
+            chosen = self.choose(self.scores)
+        else:
+            chosen = largest_of_counts(self.scores, self.quotas.final_counts() if final else self.quotas.counts())
         return {name: torch.where(chosen[name] != 0, w, w.new_zeros(())) for name, w in self.start.items()}
 
     @torch.no_grad()
@@ -63,13 +76,17 @@ class ScoreSearch:
             weights: after a backward pass at `weights()`.
             progress: share of the training that is done, below `share`.
         """
-        rate = self.lr * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * progress / self.share))))
+        fall = 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * progress / self.share))))
+        of_layers = []
         for name, weight in weights.items():
             assert weight.grad is not None
             of_mask = weight.grad * self.start[name]
             self.velocities[name].mul_(self.momentum).add_(of_mask * self.scores[name].sign())
-            self.scores[name].sub_(self.velocities[name], alpha=rate)
+            self.scores[name].sub_(self.velocities[name], alpha=self.lr * fall)
+            of_layers.append(of_mask.sum())
             weight.grad = None  # the optimizer passes over a weight without one
+        if self.quotas is not None:
+            self.quotas.learn(torch.stack(of_layers), progress / self.share, fall)
 
 
 def first_scores(weight: Tensor) -> Tensor:
@@ -92,7 +109,7 @@ def largest_of_each(scores: Weights, k: int) -> dict[str, Tensor]:
     by_remainder = sorted(scores, key=lambda name: counts[name] - exact[name])
     for name in by_remainder[: left - sum(counts.values())]:
         counts[name] += 1
-    return {name: GlobalL0(1 + counts[name]).project({name: tensor}, None)[0][name] for name, tensor in scores.items()}
+    return largest_of_counts(scores, {name: 1 + count for name, count in counts.items()})
 
 
 def largest_of_all(budget: Constraint[None]) -> Callable[[Weights], Weights]:

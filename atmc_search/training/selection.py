@@ -36,6 +36,8 @@ class Selection:
 def in_force(settings: CompressSpec, progress: float) -> bool:
     """Whether all constraints have set in after a share `progress` of training: patience does not run before."""
     begin = settings.codebook_from if settings.quantised else 0.0
+    if settings.scored:
+        begin = max(begin, settings.scores.share)
     if settings.schedule is not None:
         begin = max(begin, settings.schedule.end)
     return progress > begin

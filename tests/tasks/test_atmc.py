@@ -241,6 +241,7 @@ def test_under_a_schedule_every_measured_file_is_within_the_final_budget(tiny_tr
         {"schedule": CUBIC, "count": "live", "price": "bytes"},
         {"pruning": "hydra", "scores": {"share": 0.5}},
         {"pruning": "hydra", "scores": {"share": 0.6, "budget": "global"}, "count": "live"},
+        {"pruning": "harp", "scores": {"share": 0.6}},
     ],
     ids=str,
 )
@@ -548,6 +549,8 @@ def test_techniques_of_training_go_with_forms_and_resume_to_the_bit(
         ({"factors": "uvc", "schedule": {"name": "grow", "every": 4}, "bits": 32}, 1, False),
         ({"pruning": "hydra", "scores": {"share": 0.6}, "codebook_from": 0.0}, 2, False),
         ({"pruning": "hydra", "scores": {"share": 0.3, "budget": "global"}, "count": "live"}, 2, True),
+        ({"pruning": "harp", "scores": {"share": 0.6}, "codebook_from": 0.0}, 2, False),
+        ({"pruning": "harp", "scores": {"share": 0.3}, "keep": 0.05}, 2, True),
         ({"factors": "uvc", "schedule": CUBIC, "price": "bytes"}, 1, False),
         ({"factors": "none", "schedule": CUBIC, "count": "live", "keep": 0.02}, 2, True),
         ({"factors": "none", "codebook": "straight_through"}, 2, False),
