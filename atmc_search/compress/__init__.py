@@ -5,7 +5,7 @@ one: a file with such a class, a row in tests/compress/test_constraint_laws.py, 
 """
 
 from atmc_search.compress.base import Constraint, Weights
-from atmc_search.compress.codebook import Codebook, half_precision, kmeans_with_zero, requantised
+from atmc_search.compress.codebook import Codebook, half_precision, requantised
 from atmc_search.compress.factors import (
     FORMS,
     FactorForm,
@@ -18,6 +18,7 @@ from atmc_search.compress.factors import (
     layers_to_compress,
 )
 from atmc_search.compress.grow import GrowSchedule, regrown
+from atmc_search.compress.kmeans import kmeans_with_zero
 from atmc_search.compress.l0 import GlobalL0, largest
 from atmc_search.compress.live import LiveBudget
 from atmc_search.compress.ranks import ranks_by_budget, ranks_by_energy, spectra

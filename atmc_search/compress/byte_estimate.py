@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from atmc_search.compress.base import Weights
-from atmc_search.compress.codebook import kmeans_with_zero, nearest
+from atmc_search.compress.kmeans import kmeans_with_zero, nearest
 
 Floats = NDArray[np.float64]
 _ROUNDS = 2

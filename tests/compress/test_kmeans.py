@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from atmc_search.compress import kmeans_with_zero
-from atmc_search.compress.codebook import nearest
+from atmc_search.compress.kmeans import nearest
 
 Values = NDArray[np.float32]
 with_and_without_zero = pytest.mark.parametrize("zero", [True, False])
