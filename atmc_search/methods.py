@@ -34,7 +34,13 @@ class Method:
 _CLEAN = {"name": "none"}
 _NO_CODEBOOK = {"compress.bits": 32, "compress.bit_allocation": "uniform"}
 _OF_SCORES = ("compress.scores", "compress.quotas")
-_OF_CODEBOOKS = ("compress.codebook", "compress.rho", "compress.dual_every", "compress.codebook_from")
+_OF_CODEBOOKS = (
+    "compress.codebook",
+    "compress.code_price",
+    "compress.rho",
+    "compress.dual_every",
+    "compress.codebook_from",
+)
 _NO_RANKS = {"compress.energy": None}
 _NO_BYTES = {"compress.budget_bytes": None}
 _OF_PRUNING = ("compress.schedule", "compress.price")

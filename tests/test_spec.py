@@ -190,6 +190,7 @@ BAD: list[tuple[str, object, list[str]]] = [
     ("trial.compress", {"keep": 0.1, "pruning": "none", "count": "live"}, ["pruning none", "or remove count"]),
     ("trial.compress", {"keep": 0.1, "pruning": "none", "price": "bytes"}, ["pruning is none; remove price"]),
     ("trial.compress", {"keep": 0.1, "pruning": "hydra", "factors": "uvc"}, ["factors is uvc; set factors to none"]),
+    ("trial.compress", {"keep": 0.1, "code_price": 0.01}, ["code_price", "bits is 32", "set bits to 1 to 8"]),
     ("trial.compress", {"keep": 0.1, "pruning": "hydra", "count": "live"}, ["scores.budget is layer", "to global"]),
     ("trial.compress", {"keep": 0.1, "pruning": "harp", "factors": "uvc"}, ["harp scores", "set factors to none"]),
     ("trial.compress", {"keep": 0.1, "pruning": "harp", "price": "bytes"}, ["price bytes", "harp in each", "remove"]),

@@ -50,6 +50,7 @@ def mixed_bits(
     floats: Literal["fp16", "fp32"],
     seed: int,
     centres: Mapping[str, Tensor] | None = None,
+    price: float = 0.0,
 ) -> dict[str, int] | None:
     """Bits per tensor, 1 to 8, that distort least for the bytes there are.
 
@@ -62,12 +63,15 @@ def mixed_bits(
         floats: precision of codebooks.
         seed: of the k-means++ starts.
         centres: to start from, by name, as the last projection will: costs and errors are then those that it will have.
+        price: of the bits of codes, likewise.
 
     Returns:
         the bits by name; None if not even the cheapest codebooks fit the budget.
     """
     starts = {name: tensor.numpy() for name, tensor in (centres or {}).items()}
-    options = [_options(located, floats, seed, starts.get(name)) for name, located in _located(weights, layers).items()]
+    options = [
+        _options(located, floats, seed, starts.get(name), price) for name, located in _located(weights, layers).items()
+    ]
     budget: float | None = budget_bytes
     if budget is None:
         assert uniform is not None
@@ -115,7 +119,7 @@ def _distortion(options: Sequence[Sequence[Option]], chosen: Sequence[int]) -> f
 
 
 def _options(
-    located: _Located, floats: Literal["fp16", "fp32"], seed: int, warm: NDArray[np.float32] | None
+    located: _Located, floats: Literal["fp16", "fp32"], seed: int, warm: NDArray[np.float32] | None, price: float
 ) -> list[Option]:
     """(bytes, squared error) at every number of bits."""
     values, options = located.matrix, list[Option]()
@@ -124,7 +128,7 @@ def _options(
         if options and distinct <= 2 ** (bits - 1):  # nothing is left to gain
             options.append(options[-1])
             continue
-        quantised = requantised(values, bits, seed=seed, warm=warm, floats=floats)
+        quantised = requantised(values, bits, seed=seed, warm=warm, floats=floats, price=price)
         error = float(((quantised.astype(np.float64) - values) ** 2).sum())
         options.append((located.bytes_ + _value_bytes(quantised, located), error))
     return options

@@ -6,6 +6,7 @@ one: a file with such a class, a row in tests/compress/test_constraint_laws.py, 
 
 from atmc_search.compress.base import Constraint, Weights
 from atmc_search.compress.codebook import Codebook, half_precision, requantised
+from atmc_search.compress.entropy import Cells, priced_cells
 from atmc_search.compress.factors import (
     FORMS,
     FactorForm,
@@ -28,6 +29,7 @@ from atmc_search.compress.support import FixedSupport
 
 __all__ = [
     "FORMS",
+    "Cells",
     "Codebook",
     "Constraint",
     "CubicSchedule",
@@ -49,6 +51,7 @@ __all__ = [
     "largest",
     "layers_to_compress",
     "place_bits",
+    "priced_cells",
     "ranks_by_budget",
     "ranks_by_energy",
     "regrown",

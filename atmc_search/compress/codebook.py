@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atmc_search.compress.base import Constraint, Weights
+from atmc_search.compress.entropy import priced_cells
 from atmc_search.compress.kmeans import kmeans_with_zero, nearest
 
 
@@ -23,15 +24,18 @@ from atmc_search.compress.kmeans import kmeans_with_zero, nearest
 class Codebook(Constraint[Mapping[str, Tensor]]):
     """At most `2**bits` distinct non-zero values in each tensor. State: the centres of each tensor, sorted.
 
-    `bits` is one number for all tensors, or each tensor's own by name.
+    `bits` is one number for all tensors, or each tensor's own by name. `price`: of the bits of codes, as of
+    `entropy.priced_cells`; 0: the nearest centre, whatever its code costs.
 
     The violation is the number of distinct non-zero values too many, summed over tensors. For tensors of more than
     256 distinct values `project` is a local optimum of k-means, not always the nearest point of the set; a second
-    projection changes nothing all the same, because values that number at most 2^b are their own centres.
+    projection changes nothing all the same, because values that number at most 2^b are their own centres. With a price
+    it is no projection but a proximal step, and a second one may merge more.
     """
 
     bits: int | Mapping[str, int]
     seed: int = 0
+    price: float = 0.0
 
     def bits_of(self, name: str) -> int:
         """The bits of tensor `name`."""
@@ -46,11 +50,18 @@ class Codebook(Constraint[Mapping[str, Tensor]]):
         for name, tensor in weights.items():
             flat = tensor.detach().reshape(-1)
             support = flat != 0
-            values = flat[support]  # the rest stays zero: on a GPU only these cross to the CPU, and back
+            values = flat[support].cpu().numpy()  # the rest stays zero: on a GPU only these cross to the CPU, and back
             warm = state[name].cpu().numpy() if name in state else None
-            found = kmeans_with_zero(values.cpu().numpy(), 2 ** self.bits_of(name), seed=self.seed, warm=warm)
+            clusters = 2 ** self.bits_of(name)
+            if self.price:
+                zeros = flat.numel() - len(values)
+                cells = priced_cells(values, clusters, price=self.price, zeros=zeros, warm=warm)
+                found, coded = np.unique(cells.centres[cells.centres != 0]), cells.of(values)
+            else:
+                found = kmeans_with_zero(values, clusters, seed=self.seed, warm=warm)
+                coded = nearest(values, found)
             moved = torch.zeros_like(flat)
-            moved[support] = torch.from_numpy(nearest(values.cpu().numpy(), found)).to(tensor.device)
+            moved[support] = torch.from_numpy(coded).to(tensor.device)
             projected[name] = moved.view_as(tensor)
             centres[name] = torch.from_numpy(found)
         return projected, centres
@@ -70,6 +81,7 @@ def requantised(
     seed: int = 0,
     warm: NDArray[np.float32] | None = None,
     floats: Literal["fp16", "fp32"] = "fp32",
+    price: float = 0.0,
 ) -> NDArray[np.float32]:
     """`values` on at most 2^bits values, the support as it was: the last projection, and what is deployed.
 
@@ -79,11 +91,18 @@ def requantised(
         seed: of the k-means++ starts.
         warm: centres to start from.
         floats: precision of the centres, to which they are rounded before values move to them.
+        price: of the bits of codes, as of `entropy.priced_cells`; 0: every value moves to the nearest centre.
     """
     flat = values.reshape(-1)
     support = flat != 0
     out = flat.copy()
-    if support.any():
+    if support.any() and price:
+        cells = priced_cells(flat[support], 2**bits, price=price, zeros=None, warm=warm)
+        if floats == "fp16":
+            halves = half_precision(torch.from_numpy(cells.centres)).numpy()
+            cells = cells if (halves == 0).any() else cells._replace(centres=halves)
+        out[support] = cells.of(flat[support])
+    elif support.any():
         found = kmeans_with_zero(flat[support], 2**bits, seed=seed, warm=warm, zero=False)
         if floats == "fp16":
             halves = np.unique(half_precision(torch.from_numpy(found)).numpy())

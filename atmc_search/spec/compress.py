@@ -53,13 +53,9 @@ class QuotaSpec(Section):
 
     start: float = Field(0.1, gt=0, lt=1, description="share that every layer starts with, or keep where that is more")
     gamma: float = Field(
-        0.01,
-        gt=0,
-        description="of each of the 20 steps in which what exceeds keep is made to cost more, until it is met",
+        0.1, gt=0, description="what exceeding keep costs more from step to step of 20 in the search, until it is met"
     )
-    lr: float = Field(
-        0.1, gt=0, description="peak learning rate of the quotas, to 0 by half a cosine over scores.share"
-    )
+    lr: float = Field(0.03, gt=0, description="peak learning rate of the quotas, to 0 by half a cosine as the scores'")
 
 
 class TargetSpec(Section):
@@ -151,6 +147,12 @@ class CompressSpec(Section):
         description="admm: a penalty draws the weights to their codebook; straight_through: the network is attacked "
         "and differentiated at its quantised weights, the gradient applied to latent ones",
     )
+    code_price: float = Field(
+        0.0,
+        ge=0,
+        description="what a bit of a code is worth in squared error, over the tensor's mean square: a weight goes to "
+        "the centre that is near and cheap, and codebooks shrink to the values that pay (0.003 to 0.1); 0: the nearest",
+    )
     rho: float = Field(0.1, ge=0, description="weight of the ADMM penalty")
     dual_every: int = Field(10, ge=1, description="optimizer steps between updates of the duals or the centres")
     codebook_from: float = Field(0.5, ge=0, lt=1, description="share of training after which the codebook sets in")
@@ -201,6 +203,8 @@ class CompressSpec(Section):
                 f"count {self.count} and price {self.price} choose among all layers and scores.budget is layer; "
                 "set it to global"
             )
+        if self.code_price and not self.quantised:
+            raise ValueError("code_price is of the values of a codebook and bits is 32; set bits to 1 to 8")
         if self.price == "bytes" and self.pruning == "none":
             raise ValueError("price bytes is of pruning and pruning is none; remove price")
         if self.schedule is not None and self.schedule.name == "grow" and (self.count, self.price) != ("all", "count"):

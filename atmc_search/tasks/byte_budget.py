@@ -66,7 +66,7 @@ class ByteBudget:
 
     def codebook(self, weights: Weights) -> Codebook:
         """The codebook constraint, with the bits that were chosen, for any weights."""
-        return Codebook(self.bits, seed=self.deployer.spec.seed)
+        return self._codebook(self.bits)
 
     def start(self) -> None:
         """Chooses bits and k for the weights before training.
@@ -149,7 +149,12 @@ class ByteBudget:
         if settings.bit_allocation == "mixed":
             kept, _ = self.deployer.live(self._largest(found.k))
             mixed = mixed_bits(
-                kept, self.deployer.layers, uniform=found.bits, floats=settings.floats, seed=seed, centres=None
+                kept,
+                self.deployer.layers,
+                uniform=found.bits,
+                floats=settings.floats,
+                seed=seed,
+                price=settings.code_price,
             )
             self.bits = found.bits if mixed is None else mixed
 
@@ -211,6 +216,9 @@ class ByteBudget:
                 break
         return best
 
+    def _codebook(self, bits: int | Mapping[str, int]) -> Codebook:
+        return Codebook(bits, seed=self.deployer.spec.seed, price=self.deployer.spec.compress.code_price)
+
     @torch.no_grad()
     def _largest(self, k: int) -> dict[str, Tensor]:
         return self.constrained.budget(k).project(self.constrained.weights, None)[0]
@@ -218,6 +226,6 @@ class ByteBudget:
     def _made(self, k: int, bits: int | Mapping[str, int], train: DeviceData | None = None) -> Deployed:
         """The file of the k largest weights; without `train`, one whose statistics are those of training."""
         codes = self.constrained.codes
-        codebook = Codebook(bits, seed=self.deployer.spec.seed)
+        codebook = self._codebook(bits)
         weights, others = self.deployer.live(self._largest(k))
         return self.deployer.on(codebook, weights, others, codes.centres if codes else {}, train)

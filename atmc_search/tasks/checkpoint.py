@@ -38,6 +38,8 @@ def training_state(
     if codes is not None:
         parts["centres"] = codes.centres
         facts["bits"] = codes.codebook.bits if isinstance(codes.codebook.bits, int) else dict(codes.codebook.bits)
+    if constrained.straight_through is not None:
+        parts["edges"] = constrained.straight_through.edges
     if search is not None:
         parts |= {"scores": search.scores, "velocities": search.velocities}
         if search.quotas is not None:
@@ -76,11 +78,12 @@ def restore_training(
     constrained.admm = constrained.straight_through = None
     if "bits" in facts:
         centres = {name: tensor.cpu() for name, tensor in parts.get("centres", {}).items()}
-        codebook = Codebook(facts["bits"], seed=seed)
+        codebook = Codebook(facts["bits"], seed=seed, price=constrained.settings.code_price)
+        edges = {name: tensor.cpu() for name, tensor in parts.get("edges", {}).items()}
         if "copies" in parts:
             constrained.admm = AdmmState(codebook, parts["copies"], parts["duals"], centres)
         else:
-            constrained.straight_through = StraightThroughState(codebook, centres)
+            constrained.straight_through = StraightThroughState(codebook, centres, edges)
     if "scores" not in parts:
         constrained.search = None  # over
     elif constrained.search is not None:

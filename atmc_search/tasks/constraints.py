@@ -221,7 +221,7 @@ def codebook_for(
         TrialFailed: `budget_bytes` does not even pay for codebooks of 1 bit.
     """
     if settings.bit_allocation == "uniform":
-        return Codebook(settings.bits, seed=seed)
+        return Codebook(settings.bits, seed=seed, price=settings.code_price)
     budget = None if settings.budget_bytes is None else settings.budget_bytes - overhead_bytes()
     bits = mixed_bits(
         weights,
@@ -231,10 +231,11 @@ def codebook_for(
         floats=settings.floats,
         seed=seed,
         centres=centres,
+        price=settings.code_price,
     )
     if bits is None:
         raise TrialFailed(
             f"budget_bytes = {settings.budget_bytes}: the weights kept do not fit even at 1 bit each; raise it or "
             "lower trial.compress.keep"
         )
-    return Codebook(bits, seed=seed)
+    return Codebook(bits, seed=seed, price=settings.code_price)

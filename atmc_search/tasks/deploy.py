@@ -214,7 +214,9 @@ def deployable(
     if codebook is not None:
         for name, tensor in quantised.items():
             bits, warm = codebook.bits_of(name), centres[name].numpy() if name in centres else None
-            values = requantised(tensor.numpy(), bits, seed=codebook.seed, warm=warm, floats=floats)
+            values = requantised(
+                tensor.numpy(), bits, seed=codebook.seed, warm=warm, floats=floats, price=codebook.price
+            )
             quantised[name] = torch.from_numpy(values)
     return quantised, rounded(others, floats)
 

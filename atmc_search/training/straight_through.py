@@ -3,28 +3,36 @@
 ŵ = nearest centre of w's tensor where w ≠ 0, and 0 where it is 0: the pruning decides what is zero. Every step attacks
 and differentiates the network at ŵ and applies the gradient to the latent w, as if dŵ/dw were 1 (Bengio et al., arXiv
 1308.3432). The centres are those of k-means on the non-zeros, as in Deep Compression (arXiv 1510.00149), fitted again
-every `dual_every` steps from the ones before.
+every `dual_every` steps from the ones before. Where codes have a price, cells are those of `compress.entropy`, whose
+edges hold until the next fit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from atmc_search.compress import Codebook, Weights, kmeans_with_zero
+from atmc_search.compress import Codebook, Weights, kmeans_with_zero, priced_cells
 from atmc_search.training.admm import refuse_divergence
 
 
 @dataclass(frozen=True)
 class StraightThroughState:
-    """The codebook constraint and every tensor's centres, sorted and on the CPU, by weight name."""
+    """The codebook constraint and every tensor's centres, sorted and on the CPU, by weight name.
+
+    Attributes:
+        codebook: the constraint.
+        centres: (m,) each.
+        edges: (m − 1,) each, between the centres' cells, where codes have a price; else they are half way.
+    """
 
     codebook: Codebook
     centres: Mapping[str, Tensor]
+    edges: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -35,25 +43,32 @@ def fitted_centres(weights: Weights, codebook: Codebook, earlier: Mapping[str, T
         TrialFailed: a weight is not finite.
     """
     refuse_divergence(weights)
-    centres = {}
+    centres, edges = {}, {}
     for name, weight in weights.items():
         values = weight[weight != 0].cpu().numpy()
         warm = earlier[name].numpy() if name in earlier else None
         clusters = 2 ** codebook.bits_of(name)
+        if codebook.price:
+            cells = priced_cells(values, clusters, price=codebook.price, zeros=None, warm=warm)
+            centres[name], edges[name] = torch.from_numpy(cells.centres), torch.from_numpy(cells.edges)
+            continue
         centres[name] = torch.from_numpy(
             kmeans_with_zero(values, clusters, seed=codebook.seed, warm=warm, zero=False)  # the support is pruning's
         )
-    return StraightThroughState(codebook, centres)
+    return StraightThroughState(codebook, centres, edges)
 
 
-def on_centres(tensor: Tensor, centres: Tensor) -> Tensor:
-    """`tensor` with every non-zero at its nearest centre (of two as near, the lower), on any device.
+def on_centres(tensor: Tensor, centres: Tensor, edges: Tensor | None = None) -> Tensor:
+    """`tensor` with every non-zero at the centre of its cell, on any device; without `edges`, at the nearest.
+
+    A value on an edge, or as near to two centres, goes to the lower.
 
     Without a centre it stays as it is: its non-zeros are younger than the last fit.
     """
     if not len(centres):
         return tensor.clone()
-    edges = (centres[:-1].double() + centres[1:]) / 2
+    if edges is None:
+        edges = (centres[:-1].double() + centres[1:]) / 2
     support = tensor != 0
     cells = torch.bucketize(tensor[support].double(), edges.to(tensor.device))
     out = torch.zeros_like(tensor)
@@ -67,7 +82,7 @@ def at_centres(weights: Weights, state: StraightThroughState) -> Iterator[None]:
     with torch.no_grad():
         latent = {name: weight.clone() for name, weight in weights.items()}
         for name, weight in weights.items():
-            weight.copy_(on_centres(weight, state.centres[name]))
+            weight.copy_(on_centres(weight, state.centres[name], state.edges.get(name)))
     try:
         yield
     finally:

@@ -555,6 +555,8 @@ def test_techniques_of_training_go_with_forms_and_resume_to_the_bit(
         ({"factors": "none", "schedule": CUBIC, "count": "live", "keep": 0.02}, 2, True),
         ({"factors": "none", "codebook": "straight_through"}, 2, False),
         ({"factors": "uvc", "codebook": "straight_through", "bit_allocation": "mixed", "schedule": CUBIC}, 3, False),
+        ({"factors": "uvc", "code_price": 0.02, "bits": 5}, 2, True),
+        ({"factors": "none", "code_price": 0.02, "codebook": "straight_through"}, 2, False),
     ],
 )
 def test_a_resumed_trial_goes_on_to_the_bit(tiny_trial, tiny_splits, tiny_start, tmp_path, compress, after, admm):

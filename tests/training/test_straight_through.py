@@ -16,7 +16,7 @@ from atmc_search.compress import Codebook, GlobalL0, constrained_weights, factor
 from atmc_search.data import DeviceData
 from atmc_search.models import build_model
 from atmc_search.spec import CompressSpec, StageSpec, ThreatModel
-from atmc_search.training import Constrained, make_optimizer, on_centres, train_epoch
+from atmc_search.training import Constrained, fitted_centres, make_optimizer, on_centres, train_epoch
 
 THREAT = ThreatModel(norm="linf", eps=0.05)
 
@@ -60,6 +60,22 @@ def test_half_way_goes_to_the_lower_centre_and_no_centre_moves_nothing():
     tensor = torch.tensor([0.5, 0.0, -2.0])
     assert on_centres(tensor, torch.tensor([0.0, 1.0])).tolist() == [0.0, 0.0, 0.0]
     assert torch.equal(on_centres(tensor, torch.empty(0)), tensor)
+
+
+def test_where_codes_have_a_price_every_non_zero_goes_to_the_cheapest_of_them():
+    generator = torch.Generator().manual_seed(0)
+    tensor = torch.randn(30, 40, generator=generator) * (torch.rand(30, 40, generator=generator) < 0.6)
+    state = fitted_centres({"w": tensor}, Codebook(3, price=0.05), {})
+    centres, edges = state.centres["w"], state.edges["w"]
+    moved = on_centres(tensor, centres, edges)
+    shares = torch.stack([(moved == c).sum() for c in centres]) / (tensor != 0).sum()
+    costs = (tensor[..., None] - centres) ** 2 - 0.05 * tensor[tensor != 0].square().mean() * shares.log2()
+    chosen = (moved[..., None] == centres).float().argmax(-1, keepdim=True)
+    dearer = (costs.gather(-1, chosen)[..., 0] - costs.amin(-1))[tensor != 0]
+    assert dearer.max() < 0.02 * costs.abs().max()  # shares are those of the step before, all but still
+    assert (dearer > 1e-5).float().mean() < 0.02
+    assert torch.equal(moved == 0, tensor == 0)
+    assert (moved != on_centres(tensor, centres)).any()  # where the nearest is another
 
 
 class Watching(Attack):
