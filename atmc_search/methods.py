@@ -43,7 +43,7 @@ _OF_CODEBOOKS = (
 )
 _NO_RANKS = {"compress.energy": None}
 _NO_BYTES = {"compress.budget_bytes": None}
-_OF_PRUNING = ("compress.schedule", "compress.price")
+_OF_PRUNING = ("compress.schedule", "compress.price", "compress.importance")
 _OF_PLAIN_WEIGHTS = ("compress.count",)
 
 METHODS: Mapping[str, Method] = {

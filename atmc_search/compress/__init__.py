@@ -21,6 +21,7 @@ from atmc_search.compress.factors import (
 from atmc_search.compress.grow import GrowSchedule, regrown
 from atmc_search.compress.kmeans import kmeans_with_zero
 from atmc_search.compress.l0 import GlobalL0, largest
+from atmc_search.compress.lamp import LampBudget, lamp_scores
 from atmc_search.compress.live import LiveBudget
 from atmc_search.compress.ranks import ranks_by_budget, ranks_by_energy, spectra
 from atmc_search.compress.rate import RateBudget, place_bits
@@ -38,6 +39,7 @@ __all__ = [
     "FixedSupport",
     "GlobalL0",
     "GrowSchedule",
+    "LampBudget",
     "LiveBudget",
     "RateBudget",
     "Weights",
@@ -48,6 +50,7 @@ __all__ = [
     "factorise",
     "half_precision",
     "kmeans_with_zero",
+    "lamp_scores",
     "largest",
     "layers_to_compress",
     "place_bits",

@@ -120,6 +120,12 @@ class CompressSpec(Section):
         description="what a non-zero takes of the budget's choice: all the same, so that the largest stay; or the bits "
         "of its place and value in the file, so that of two of one size that in the fuller row and column stays",
     )
+    importance: Literal["magnitude", "lamp"] | None = Field(
+        None,
+        description="what a budget of non-zeros keeps the largest of. magnitude: |w|, over all layers; lamp: w² over "
+        "the sum of the squares that are no smaller in its layer (arXiv 2010.07611), which leaves every layer one. "
+        "Default: lamp where budget_bytes sets the size, else magnitude",
+    )
     energy: float | None = Field(
         None, gt=0, le=1, description="low_rank: ranks keep this share of all squared singular values, in place of keep"
     )
@@ -205,6 +211,8 @@ class CompressSpec(Section):
             )
         if self.code_price and not self.quantised:
             raise ValueError("code_price is of the values of a codebook and bits is 32; set bits to 1 to 8")
+        if self.importance == "lamp" and self._why_not_lamp is not None:
+            raise ValueError(f"importance lamp chooses among magnitudes and {self._why_not_lamp}; remove importance")
         if self.price == "bytes" and self.pruning == "none":
             raise ValueError("price bytes is of pruning and pruning is none; remove price")
         if self.schedule is not None and self.schedule.name == "grow" and (self.count, self.price) != ("all", "count"):
@@ -226,6 +234,23 @@ class CompressSpec(Section):
     def sized_in_bytes(self) -> bool:
         """Whether `budget_bytes` takes the place of `keep`: training chooses how many non-zeros meet it."""
         return self.keep is None and self.budget_bytes is not None and self.factors != "low_rank"
+
+    @property
+    def by_lamp(self) -> bool:
+        """Whether budgets of non-zeros keep the largest LAMP scores."""
+        return self.importance == "lamp" or (
+            self.importance is None and self.sized_in_bytes and self._why_not_lamp is None
+        )
+
+    @property
+    def _why_not_lamp(self) -> str | None:
+        if self.pruning in ("none", "hydra"):
+            return f"pruning is {self.pruning}"
+        if self.price == "bytes":
+            return "price is bytes"
+        if self.schedule is not None and self.schedule.name == "grow":
+            return "schedule is grow"
+        return None
 
     @property
     def _has_a_size(self) -> bool:

@@ -100,7 +100,7 @@ class AtmcTask(Task):
         placed(self._model, self._device)
         self._deployer = Deployer(self._model, self._layers, self._architecture, spec, self._attack, meta)
         weights = constrained_weights(self._model, self._layers)
-        budget = budget_of(spec.compress, self._model, data.input_shape)
+        budget = budget_of(spec.compress, self._model, self._layers, data.input_shape)
         self._constrained = Constrained(
             weights,
             pruning_of(spec.compress, weights, dense_weights(self._layers), budget),

@@ -1,8 +1,12 @@
 """A size in bytes in place of `keep` and `bits`: how many non-zeros, of how many bits, the artifact may have.
 
-Training projects onto a k whose file would be a little over the budget, measured on real files; what is deployed is cut
-to the budget by leaving out the smallest weights. So the last step only ever trims, and k follows the weights from
+Training projects onto a k whose file would be a little over the budget; what is deployed is cut to the budget by
+leaving out what the budget of non-zeros values least. So the last step only ever trims, and k follows the weights from
 epoch to epoch: files of equal k differ, as channels die and codes settle.
+
+k is sought on entropies (`compress.byte_estimate`), scaled by what the last file took, and on files only where one is
+measured: a trial packs two before training, one more in every epoch that a cubic schedule leaves bits open, and in a
+measured epoch as many as it takes to come within 2 % below the budget, mostly one to three.
 """
 
 from __future__ import annotations
@@ -11,25 +15,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from atmc_search.artifact import mixed_bits
 from atmc_search.compress import Codebook, Weights
-from atmc_search.compress.byte_estimate import least_distortion
 from atmc_search.data import DeviceData
 from atmc_search.errors import TrialFailed
+from atmc_search.tasks.byte_choice import choice, estimated, real_per_estimated
+from atmc_search.tasks.byte_cliff import beside_a_cliff
+from atmc_search.tasks.byte_files import Bits, ByteFiles
 from atmc_search.tasks.deploy import Deployed, Deployer
 from atmc_search.tasks.fitting import Fit, largest_within
 from atmc_search.training import Constrained
 
-_WIDTHS = range(2, 9)
 _MARGIN = 0.02
 """What files of the weights in training are over the budget, so that there is always something to trim."""
-_SLACK = 0.01
+_SLACK = 0.02
 _CLOSE = 0.97
-_ROUNDS = 4
-_MOST_FILLS = 24
 _MOST_GROWTH = 1.5
 _FIGURES_BYTES = 8
 """What the measured figures may add to a header that holds others of as many digits."""
@@ -44,14 +45,19 @@ class ByteBudget:
         constrained: what binds the weights; its ℓ0 budget follows.
         k: the ℓ0 budget of training.
         bits: of the codebooks, of all tensors or by name.
+        scale: real bytes per estimated byte, of the last file.
         least_bytes: of a file without weights.
     """
 
     deployer: Deployer
     constrained: Constrained
     k: int = 0
-    bits: int | Mapping[str, int] = 4
+    bits: Bits = 4
+    scale: float = 1.0
     least_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.files = ByteFiles(self.deployer, self.constrained)
 
     @property
     def budget(self) -> int:
@@ -66,28 +72,36 @@ class ByteBudget:
 
     def codebook(self, weights: Weights) -> Codebook:
         """The codebook constraint, with the bits that were chosen, for any weights."""
-        return self._codebook(self.bits)
+        return self.files.codebook(self.bits)
 
     def start(self) -> None:
         """Chooses bits and k for the weights before training.
 
         Raises:
-            TrialFailed: the budget does not pay for a weight.
+            TrialFailed: the budget does not pay for a weight, or for all of them at the most bits.
         """
-        self.least_bytes = len(self._made(0, self.bits).artifact)
+        self.least_bytes = len(self.files.made(0, self.bits).artifact)
         if self.least_bytes >= self.budget:
             raise TrialFailed(
                 f"budget_bytes = {self._asked}: the artifact has {self.least_bytes + _FIGURES_BYTES} bytes without a "
                 "weight; raise it"
             )
-        self._choose_bits()
-        self.follow(1.0)
+        self._choose()
+        if self.k == self.files.held == self.files.entries:
+            whole = len(self.files.made(self.k, self.bits).artifact)
+            if whole < _CLOSE * self._asked:
+                raise TrialFailed(
+                    f"budget_bytes = {self._asked}: all {self.k} weights take {whole} bytes at the most bits, so that "
+                    "there is nothing to prune; lower it"
+                )
 
     def follow(self, progress: float) -> None:
-        """Sets k anew for the weights as they are after a share `progress` of training."""
+        """Sets k anew for the weights as they are after a share `progress` of training, without a file."""
         if self._open(progress):
-            self._choose_bits()
-        self._hold(self._fit(self.budget * (1 + _MARGIN)))
+            self._choose()
+        elif isinstance(self.bits, int):
+            held = self.files.held
+            self._hold(held, self.least_bytes + self.scale * estimated(self.files, held, self.bits))
 
     def deploy(self, train: DeviceData, progress: float) -> Deployed:
         """The file within the budget, as large as it can be, of the weights as they are; training's k follows.
@@ -96,24 +110,27 @@ class ByteBudget:
             TrialFailed: a single weight is over the budget; or training is over and no file is within 3 % below it.
         """
         if self._open(progress):
-            self._choose_bits()
-        spare, best = 0.0, None
-        for _ in range(_ROUNDS):
-            fit = self._fit(self.budget - spare)
-            if best is None:
-                self._hold(fit)
-            deployed = self._made(fit.k, self.bits, train)
-            size = len(deployed.artifact)
-            if size <= self.budget and (best is None or size > len(best.artifact)):
-                best = deployed
-            if self._close(size) or (size <= self.budget and size == fit.size):
-                break  # or nothing that batch norm does is to be made up for
-            # New statistics of batch norm take other bytes than those that k was sought beside.
-            spare += size - (1 - _SLACK / 2) * self.budget
-        if best is None:
-            raise TrialFailed(f"budget_bytes = {self._asked}: the artifact has {size} bytes; raise it by a little")
-        if not self._close(len(best.artifact)):
-            best = self._beside_a_cliff(best, fit.k, train)
+            self._choose()
+        fit, best = self._fit(train, self.bits)
+        if fit is None or best is None:
+            size = len(self.files.made(1, self.bits).artifact)
+            raise TrialFailed(
+                f"budget_bytes = {self._asked}: with a single weight the artifact has {size} bytes; raise it"
+            )
+        self._hold(fit.k, fit.size)
+        if isinstance(self.bits, int):
+            self.scale = real_per_estimated(fit.size - self.least_bytes, estimated(self.files, fit.k, self.bits))
+        if not self._close(fit.size):
+            best = beside_a_cliff(
+                best,
+                fit.k,
+                self.bits,
+                files=self.files,
+                fit=lambda width: self._fit(train, width),
+                close=self._close,
+                budget=self.budget,
+                train=train,
+            )
         if progress >= 1 and not self._close(len(best.artifact)):
             raise TrialFailed(
                 f"budget_bytes = {self._asked}: the nearest file below has {len(best.artifact)} bytes, as a layer dies "
@@ -123,11 +140,12 @@ class ByteBudget:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a checkpoint holds of it."""
-        return {}, {"k": self.k, "bits": self.bits if isinstance(self.bits, int) else dict(self.bits)}
+        bits = self.bits if isinstance(self.bits, int) else dict(self.bits)
+        return {}, {"k": self.k, "bits": bits, "scale": self.scale}
 
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Goes on from `state`."""
-        self.bits = facts["bits"]
+        self.bits, self.scale = facts["bits"], facts["scale"]
         self._set(facts["k"])
 
     def _open(self, progress: float) -> bool:
@@ -135,97 +153,35 @@ class ByteBudget:
         schedule, codes = self.constrained.schedule, self.constrained.codes
         return codes is None and schedule is not None and progress < schedule.end
 
-    def _choose_bits(self) -> None:
-        """The bits that distort the weights least at this budget, with one real file to set the estimate right."""
-        settings, seed = self.deployer.spec.compress, self.deployer.spec.seed
-        widths = [settings.bits] if settings.bits < 32 else _WIDTHS
-        room = max(1, self.budget - self.least_bytes)
-        weights = self.constrained.weights
-        found = least_distortion(weights, room, widths, seed=seed)
-        size = len(self._made(found.k, found.bits).artifact)
-        scale = max(0.1, (size - self.least_bytes) / found.bytes_)
-        found = least_distortion(weights, room, widths, scale=scale, seed=seed)
-        self.k, self.bits = found.k, found.bits
-        if settings.bit_allocation == "mixed":
-            kept, _ = self.deployer.live(self._largest(found.k))
-            mixed = mixed_bits(
-                kept,
-                self.deployer.layers,
-                uniform=found.bits,
-                floats=settings.floats,
-                seed=seed,
-                price=settings.code_price,
-            )
-            self.bits = found.bits if mixed is None else mixed
-
-    def _held(self) -> int:
-        return max(1, sum(int(weight.count_nonzero()) for weight in self.constrained.weights.values()))
+    def _choose(self) -> None:
+        found = choice(self.files, self.budget, self.least_bytes)
+        self.bits, self.scale = found.bits, found.scale
+        self._hold(found.k, found.size)
 
     def _close(self, size: int) -> bool:
         return _CLOSE * self._asked <= size <= self.budget
 
-    def _fit(self, budget: float, bits: int | None = None) -> Fit:
-        bits_ = self.bits if bits is None else bits
-        fit = largest_within(
-            lambda k: len(self._made(k, bits_).artifact),
-            budget,
-            guess=self.k,
-            most=self._held(),
-            base=self.least_bytes,
-            slack=_SLACK,
-        )
-        if fit is None:
-            size = len(self._made(1, bits_).artifact)
-            raise TrialFailed(
-                f"budget_bytes = {self._asked}: with a single weight the artifact has {size} bytes; raise it"
-            )
-        return fit
+    def _fit(self, train: DeviceData, bits: Bits) -> tuple[Fit | None, Deployed | None]:
+        """The largest k within the budget, and its file: as it ships, since statistics of batch norm take bytes too."""
+        made: dict[int, Deployed] = {}
 
-    def _hold(self, fit: Fit) -> None:
-        """Has training hold as many weights as a file `_MARGIN` over the budget would, in line with the fit."""
+        def size(k: int) -> int:
+            made[k] = self.files.made(k, bits, train)
+            return len(made[k].artifact)
+
+        aim = (1 - _SLACK / 2) * self.budget - self.least_bytes
+        guess = round(self.k * aim / ((1 + _MARGIN) * self.budget - self.least_bytes))
+        fit = largest_within(size, self.budget, guess=guess, most=self.files.held, base=self.least_bytes, slack=_SLACK)
+        return fit, None if fit is None else made[fit.k]
+
+    def _hold(self, k: int, size: float) -> None:
+        """Has training hold as many weights as a file `_MARGIN` over the budget would, where k make one of `size`."""
         wanted = self.budget * (1 + _MARGIN)
-        growth = (wanted - self.least_bytes) / max(1, fit.size - self.least_bytes)
-        self._set(round(fit.k * min(max(growth, 1 / _MOST_GROWTH), _MOST_GROWTH)))
+        growth = (wanted - self.least_bytes) / max(1.0, size - self.least_bytes)
+        self._set(round(k * min(max(growth, 1 / _MOST_GROWTH), _MOST_GROWTH)))
 
     def _set(self, k: int) -> None:
-        entries = sum(weight.numel() for weight in self.constrained.weights.values())
-        self.k = min(max(1, k), entries)
+        self.k = min(max(1, k), self.files.entries)
         self.constrained.pruning = self.constrained.budget(self.k)
         if self.constrained.schedule is not None:
             self.constrained.schedule = replace(self.constrained.schedule, k=self.k)
-
-    def _beside_a_cliff(self, best: Deployed, k: int, train: DeviceData) -> Deployed:
-        """The file where no k comes close: one weight more, and a path through the network comes alive at once.
-
-        Fewer bits pay for that path; else more bits fill what is left, one tensor at a time for as long as the file
-        fits.
-        """
-        if isinstance(self.bits, int):
-            for width in range(self.bits - 1, 0, -1):
-                fit = self._fit(self.budget, width)
-                deployed = self._made(fit.k, width, train)
-                if self._close(len(deployed.artifact)):
-                    return deployed
-        bits = {name: self.codebook({}).bits_of(name) for name in self.constrained.weights}
-        finer = [(name, width) for width in _WIDTHS for name in bits if bits[name] < width]
-        for name, width in finer[:_MOST_FILLS]:
-            deployed = self._made(k, bits | {name: width}, train)
-            if len(best.artifact) < len(deployed.artifact) <= self.budget:
-                best, bits = deployed, bits | {name: width}
-            if self._close(len(best.artifact)):
-                break
-        return best
-
-    def _codebook(self, bits: int | Mapping[str, int]) -> Codebook:
-        return Codebook(bits, seed=self.deployer.spec.seed, price=self.deployer.spec.compress.code_price)
-
-    @torch.no_grad()
-    def _largest(self, k: int) -> dict[str, Tensor]:
-        return self.constrained.budget(k).project(self.constrained.weights, None)[0]
-
-    def _made(self, k: int, bits: int | Mapping[str, int], train: DeviceData | None = None) -> Deployed:
-        """The file of the k largest weights; without `train`, one whose statistics are those of training."""
-        codes = self.constrained.codes
-        codebook = self._codebook(bits)
-        weights, others = self.deployer.live(self._largest(k))
-        return self.deployer.on(codebook, weights, others, codes.centres if codes else {}, train)

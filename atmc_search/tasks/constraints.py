@@ -17,6 +17,7 @@ from atmc_search.compress import (
     FixedSupport,
     GlobalL0,
     GrowSchedule,
+    LampBudget,
     LiveBudget,
     RateBudget,
     Weights,
@@ -66,16 +67,19 @@ def check_bytes(settings: CompressSpec, known: Outline) -> None:
 
 
 def budget_of(
-    settings: CompressSpec, model: nn.Module, input_shape: tuple[int, int, int]
+    settings: CompressSpec, model: nn.Module, layers: Sequence[FactorisedLayer], input_shape: tuple[int, int, int]
 ) -> Callable[[int], Constraint[None]]:
     """What projects onto at most so many non-zeros.
 
     Args:
         settings: of the trial.
         model: in training, on images of (channels, height, width).
+        layers: its compressed layers.
         input_shape: that shape.
     """
     budget: Callable[[int], Constraint[None]] = GlobalL0
+    if settings.by_lamp:
+        budget = functools.partial(LampBudget, layers=layer_names(layers))
     if settings.price == "bytes":
         unknown = settings.bits == 32 and settings.sized_in_bytes  # then bytes choose the bits, later: about so many
         budget = functools.partial(RateBudget, code_bits=4 if unknown else settings.bits)
@@ -83,6 +87,11 @@ def budget_of(
         return budget
     living = Living.of(model, input_shape)
     return lambda k: LiveBudget(budget(k), living)
+
+
+def layer_names(layers: Sequence[FactorisedLayer]) -> dict[str, str]:
+    """The layer's weight by the names of its factors."""
+    return {name: layer.weight for layer in layers for name in layer.factor_shapes}
 
 
 def pruning_of(

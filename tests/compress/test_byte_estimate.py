@@ -43,7 +43,7 @@ def test_counts_are_those_of_the_projection():
 def test_the_bits_chosen_distort_least_of_all():
     given, model = weights(2), RateModel.of(weights(2))
     each = {bits: model.at(700.0, bits).distortion for bits in range(1, 9)}
-    assert each[least_distortion(given, 700.0, range(1, 9)).bits] == min(each.values())
+    assert each[least_distortion(RateModel.of(given), 700.0, range(1, 9)).bits] == min(each.values())
 
 
 def test_real_bytes_per_estimated_byte_scale_the_estimate():

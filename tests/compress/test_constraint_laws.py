@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from atmc_search import compress
-from atmc_search.compress import Codebook, Constraint, FixedSupport, GlobalL0, LiveBudget, RateBudget, Weights
+from atmc_search.compress import (
+    Codebook,
+    Constraint,
+    FixedSupport,
+    GlobalL0,
+    LampBudget,
+    LiveBudget,
+    RateBudget,
+    Weights,
+)
 
 
 def own_bits(weights: Weights) -> Codebook:
@@ -44,6 +53,9 @@ CONSTRAINTS: dict[str, Make] = {
     "support half": half_supported,
     "rate 0": lambda _: RateBudget(0, code_bits=3),
     "rate 9": lambda _: RateBudget(9, code_bits=3),
+    "lamp 0": lambda _: LampBudget(0),
+    "lamp 9": lambda _: LampBudget(9),
+    "lamp of pairs": lambda weights: LampBudget(9, dict(zip(weights, list(weights)[1::2], strict=False))),
     "live 7": one_tensor_dead,
     "codebook 1": lambda _: Codebook(1),
     "codebook 2": lambda _: Codebook(2, seed=5),
