@@ -67,7 +67,7 @@ def main() -> int:
     parser.add_argument("--model", choices=MODELS, help=f"default: {', '.join(DEFAULT)}")
     parser.add_argument("--budgets", help="bytes, with commas between; default: some for the model")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--images", type=int, default=160, help="to train on")
+    parser.add_argument("--images", type=int, default=64, help="to train on")
     parser.add_argument("--root", help="folder of Fashion-MNIST's files")
     parser.add_argument("--factors", choices=["none", "uvc", "uvc_plain"], default="none")
     parser.add_argument("--codebook", choices=["admm", "straight_through"], default="straight_through")

@@ -45,6 +45,7 @@ class ByteBudget:
         constrained: what binds the weights; its ℓ0 budget follows.
         k: the ℓ0 budget of training.
         bits: of the codebooks, of all tensors or by name.
+        width: the same, of all tensors, as chosen on dense weights; None before.
         scale: real bytes per estimated byte, of the last file.
         least_bytes: of a file without weights.
     """
@@ -53,6 +54,7 @@ class ByteBudget:
     constrained: Constrained
     k: int = 0
     bits: Bits = 4
+    width: int | None = None
     scale: float = 1.0
     least_bytes: int = 0
 
@@ -154,8 +156,8 @@ class ByteBudget:
         return codes is None and schedule is not None and progress < schedule.end
 
     def _choose(self) -> None:
-        found = choice(self.files, self.budget, self.least_bytes)
-        self.bits, self.scale = found.bits, found.scale
+        found = choice(self.files, self.budget, self.least_bytes, self.width)
+        self.width, self.bits, self.scale = found.width, found.bits, found.scale
         self._hold(found.k, found.size)
 
     def _close(self, size: int) -> bool:

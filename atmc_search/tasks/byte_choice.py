@@ -17,35 +17,39 @@ class Choice:
 
     Attributes:
         k: non-zeros.
-        bits: of the codebooks, of all tensors or by name.
+        width: bits of the codebooks, of all tensors.
+        bits: the same; or, mixed, by name for the same bytes.
         size: bytes of such a file, in an estimate.
         scale: real bytes per estimated byte.
     """
 
     k: int
+    width: int
     bits: Bits
     size: float
     scale: float
 
 
-def choice(files: ByteFiles, budget: int, least_bytes: int) -> Choice:
-    """The bits, of those that the trial leaves open, that distort the weights least; packs one file.
+def choice(files: ByteFiles, budget: int, least_bytes: int, width: int | None = None) -> Choice:
+    """The bits, of those that the trial leaves open, that distort the weights least, and their k; packs one file.
 
     Args:
         files: of the weights, dense or as dense as a schedule still holds them.
         budget: the most bytes of a file.
         least_bytes: of a file without weights.
+        width: bits that were chosen before, on dense weights: half pruned ones seem to lose less by fewer bits.
     """
     settings, seed = files.deployer.spec.compress, files.deployer.spec.seed
-    widths = [settings.bits] if settings.bits < 32 else _WIDTHS
+    given = width or (settings.bits if settings.bits < 32 else None)
+    widths = _WIDTHS if given is None else [given]
     room = max(1, budget - least_bytes)
     model = _rate_model(files)
     found = least_distortion(model, room, widths, seed=seed)
     size = len(files.made(found.k, found.bits).artifact)
     scale = real_per_estimated(size - least_bytes, found.bytes_)
-    found = least_distortion(model, room, widths, scale=scale, seed=seed)
+    found = model.at(room, found.bits, scale=scale, seed=seed)  # which bits is a matter of shares: the scale is not
     bits = files.mixed(found.k, found.bits) if settings.bit_allocation == "mixed" else found.bits
-    return Choice(found.k, bits, least_bytes + found.bytes_, scale)
+    return Choice(found.k, found.bits, bits, least_bytes + found.bytes_, scale)
 
 
 def estimated(files: ByteFiles, k: int, bits: int) -> float:

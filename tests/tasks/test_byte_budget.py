@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,13 @@ def test_with_slack_few_measurements_are_enough():
     assert len(asked) <= 7
 
 
+def brief(tiny_trial: Any, **changes: Any) -> TrialSpec:
+    """The tiny trial with cheap attacks and no checks, sized in bytes."""
+    parts: dict[str, Any] = {"train": {"attack": {"name": "fgsm"}}, "compress": BYTES}
+    parts["evaluate"] = {"attack": {"name": "fgsm"}, "masking_images": 0}
+    return tiny_trial(**{name: parts.get(name, {}) | changes.get(name, {}) for name in parts | changes})
+
+
 def trained(spec: TrialSpec, data: Any, start: Any) -> tuple[AtmcTask, list[dict[str, Any]]]:
     task = AtmcTask(spec, data, start, device="cpu", meta={"study": "tests", "trial": 7})
     rows = []
@@ -62,13 +70,15 @@ def trained(spec: TrialSpec, data: Any, start: Any) -> tuple[AtmcTask, list[dict
         (1600, {"schedule": CUBIC, "codebook": "straight_through", "bits": 3}),
         (1100, {"bit_allocation": "mixed"}),
         (900, {"factors": "uvc"}),
+        (1300, {"factors": "uvc_plain", "importance": "magnitude"}),
+        (800, {"count": "live", "price": "bytes"}),
     ],
 )
 def test_every_measured_file_is_within_three_percent_below_the_budget(
     tiny_trial, tiny_splits, tiny_start, budget, compress
 ):
-    changes = {"train": {"epochs": 2}, "evaluate": {"masking_images": 0}}
-    spec = tiny_trial(**changes, compress=BYTES | {"budget_bytes": budget} | compress)
+    epochs = 2 if budget < 900 else 1
+    spec = brief(tiny_trial, train={"epochs": epochs}, compress={"budget_bytes": budget} | compress)
     AtmcTask.check(spec, tiny_splits)
     task, rows = trained(spec, tiny_splits, tiny_start)
     for row in rows:
@@ -83,17 +93,50 @@ def test_every_measured_file_is_within_three_percent_below_the_budget(
 
 def test_a_larger_budget_lets_more_weights_in(tiny_trial, tiny_splits, tiny_start):
     counts = []
-    for budget in (700, 1500):
-        spec = tiny_trial(compress=BYTES | {"budget_bytes": budget, "bits": 2})
-        counts.append(trained(spec, tiny_splits, tiny_start)[1][-1]["nnz"])
+    for budget in (700, 1000):
+        spec = brief(tiny_trial, compress={"budget_bytes": budget, "bits": 2})
+        task = AtmcTask(spec, tiny_splits, tiny_start, device="cpu", meta={})
+        assert task._bytes is not None
+        counts.append(task._bytes.deploy(task._train, 0.0).sizes.nnz)
     assert counts[0] < counts[1]
 
 
+def test_layers_of_small_weights_do_not_die_of_a_sharp_budget(tiny_trial, tiny_splits, tiny_start):
+    """As MobileNetV2's depthwise convolutions: a layer's weights a thousand times as small as its neighbours'."""
+    small = {"net.2.weight": 1e-3 * tiny_start.tensors["net.2.weight"]}
+    start = replace(tiny_start, tensors={**tiny_start.tensors, **small})
+    by_importance = {}
+    for importance in ("lamp", "magnitude"):
+        spec = brief(tiny_trial, compress={"budget_bytes": 600, "bits": 2, "importance": importance})
+        assert (spec.compress.by_lamp, importance) in {(True, "lamp"), (False, "magnitude")}
+        task = AtmcTask(spec, tiny_splits, start, device="cpu", meta={})
+        assert task._bytes is not None
+        by_importance[importance] = task._bytes.deploy(task._train, 0.5)
+    alive = by_importance["lamp"].sizes.bits_per_tensor
+    assert min(alive.values()) == 2
+    assert 0.97 * 600 <= len(by_importance["lamp"].artifact) <= 600
+    assert by_importance["magnitude"].sizes.bits_per_tensor["net.2.weight"] == 0  # and no image makes a difference
+
+
+def test_files_are_made_where_one_is_measured_and_few(tiny_trial, tiny_splits, tiny_start):
+    spec = brief(tiny_trial, train={"epochs": 2}, compress={"budget_bytes": 1000, "bits": 3}, evaluate={"every": 2})
+    task = AtmcTask(spec, tiny_splits, tiny_start, device="cpu", meta={})
+    assert task._bytes is not None
+    assert task._bytes.files.packed == 2
+    k = task._bytes.k
+    task.step()
+    assert task._bytes.files.packed == 2
+    assert task._bytes.k == pytest.approx(k, rel=0.1)  # k follows by the estimate
+    task.step()
+    assert task._bytes.files.packed <= 6
+
+
 def test_a_resumed_trial_goes_on_to_the_bit(tiny_trial, tiny_splits, tiny_start):
-    spec = tiny_trial(
+    spec = brief(
+        tiny_trial,
         train={"epochs": 3},
-        evaluate={"every": 3, "masking_images": 0},
-        compress=BYTES | {"budget_bytes": 1000, "schedule": CUBIC, "codebook": "straight_through"},
+        evaluate={"every": 3},
+        compress={"budget_bytes": 1000, "schedule": CUBIC, "codebook": "straight_through"},
     )  # the first two epochs only follow the budget
     whole, _ = trained(spec, tiny_splits, tiny_start)
     first = AtmcTask(spec, tiny_splits, tiny_start, device="cpu", meta={"study": "tests", "trial": 7})
@@ -124,6 +167,17 @@ def test_a_budget_that_pays_for_nothing_or_everything_is_refused(tiny_trial, tin
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_budget_that_all_trained_weights_fit_is_refused_before_training(tiny_trial, tiny_splits, tiny_start):
+    """Codes take fewer bits than the preflight, which knows no weights, allows for."""
+    with pytest.raises(SpecError) as caught:
+        AtmcTask.check(brief(tiny_trial, compress={"budget_bytes": 10**6, "bits": 2}), tiny_splits)
+    most = int(str(caught.value).split("about ")[1].split(" ")[0])
+    spec = brief(tiny_trial, compress={"budget_bytes": most - 1, "bits": 2})
+    AtmcTask.check(spec, tiny_splits)
+    with pytest.raises(TrialFailed, match=rf"^budget_bytes = {most - 1}: all 3588 weights take \d+ bytes .* lower it$"):
+        AtmcTask(spec, tiny_splits, tiny_start, device="cpu", meta={"study": "tests"})
+
+
 def test_a_budget_that_the_header_alone_takes_fails_the_trial(tiny_trial, tiny_splits, tiny_start):
     least = int(AtmcTask.least(tiny_trial(), tiny_splits)["size_bytes"])
     spec = tiny_trial(compress=BYTES | {"budget_bytes": least + 1})
@@ -139,6 +193,11 @@ def test_a_budget_that_the_header_alone_takes_fails_the_trial(tiny_trial, tiny_s
         ({"budget_bytes": 900, "pruning": "one_shot"}, "keep is missing; it must be given"),
         ({"budget_bytes": 900, "keep": 0.1}, "budget_bytes needs something to set; use factors low_rank"),
         ({"budget_bytes": 900, "factors": "low_rank"}, "keep is missing"),
+        (
+            {"budget_bytes": 900, "importance": "lamp", "price": "bytes"},
+            "importance lamp chooses among magnitudes and",
+        ),
+        ({"keep": 0.1, "importance": "lamp", "pruning": "hydra"}, "and pruning is hydra; remove importance"),
     ],
 )
 def test_a_size_is_set_in_exactly_one_way(compress, words):
@@ -166,7 +225,7 @@ def test_budgets_can_be_searched():
 def test_a_budget_that_no_file_comes_close_to_fails_the_trial_at_its_end_and_not_before(
     tiny_trial, tiny_splits, tiny_start
 ):
-    spec = tiny_trial(compress=BYTES | {"budget_bytes": 900, "bits": 2})
+    spec = brief(tiny_trial, compress={"budget_bytes": 900, "bits": 2})
     task = AtmcTask(spec, tiny_splits, tiny_start, device="cpu", meta={})
     assert task._bytes is not None
     with torch.no_grad():
