@@ -75,8 +75,8 @@ def check_reports(reports: pd.DataFrame, space: Mapping[str, BaseDistribution], 
         where: the folder, for the message.
 
     Raises:
-        RunError: a trial without a number, a value outside its distribution, a column of them missing, or the path of
-            an artifact that leads out of the folder.
+        RunError: a trial without a number, a value outside its distribution, or the path of an artifact that leads
+            out of the folder.
     """
     if reports["trial"].isna().any() or (reports["trial"] < 0).any():
         raise RunError(f"{where}: a report's trial is no number from 0; {_REMEDY}")
@@ -85,13 +85,22 @@ def check_reports(reports: pd.DataFrame, space: Mapping[str, BaseDistribution], 
         if place.is_absolute() or ".." in place.parts:
             raise RunError(f"{where}: a report's artifact is {shown(name)}, outside the run's folder; {_REMEDY}")
     for path, distribution in space.items():
-        if path not in reports:
-            raise RunError(f"{where}: the reports have no column {path!r}, so they are another study's; {_REMEDY}")
-        for value in reports[path].dropna().unique():
+        for value in reports[path].dropna().unique() if path in reports else ():
             plain = value.item() if hasattr(value, "item") else value
             if not _contains(distribution, plain):
                 (column,) = parameter_columns({path: distribution})
                 raise RunError(f"{where}: a report's {path} is {shown(plain)}, not {column.meaning}; {_REMEDY}")
+
+
+def require_columns(reports: pd.DataFrame, space: Mapping[str, BaseDistribution], where: Path) -> None:
+    """Passes if the reports have a column for every distribution of the study, or there are none.
+
+    Raises:
+        RunError: they lack one.
+    """
+    for path in space if len(reports) else ():
+        if path not in reports:
+            raise RunError(f"{where}: the reports have no column {path!r}, so they are another study's; {_REMEDY}")
 
 
 def _contains(distribution: BaseDistribution, value: object) -> bool:

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atmc_search.errors import RunError
-from atmc_search.results.checks import check_reports, read_report
+from atmc_search.results.checks import check_reports, read_report, require_columns
 from atmc_search.results.columns import Column, schema_of
 from atmc_search.results.derive import front_of, trials_of
 from atmc_search.spec import StudySpec, dump_yaml, load_study
@@ -124,6 +124,7 @@ class RunFolder:
             raise RunError(f"{self.path}: holds no reports yet; run the study first")
         trials = trials_of(reports)
         spec = self.spec()
+        require_columns(reports, spec.space, self.reports)
         trials.attrs |= {
             "name": spec.name,
             "folder": str(self.path),

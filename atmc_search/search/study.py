@@ -19,6 +19,7 @@ from rich.console import Console
 
 from atmc_search.errors import RunError, SpecError
 from atmc_search.results import RunFolder, trials_of
+from atmc_search.results.checks import require_columns
 from atmc_search.search.callbacks import Recorder
 from atmc_search.search.depot import Depot, data_references
 from atmc_search.search.preflight import Prepared, prepare
@@ -74,6 +75,7 @@ def run_study(
     folder = RunFolder(Path(runs) / spec.name)
     folder.create(spec)
     earlier = folder.read_reports()
+    require_columns(earlier, spec.space, folder.reports)
     before = trials_of(earlier)
     finished = 0 if before.empty else int(before["state"].isin(_FINISHED).sum())
     console = console or Console(stderr=True)
