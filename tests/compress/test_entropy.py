@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from atmc_search.compress import kmeans_with_zero, priced_cells, requantised
+from atmc_search.compress import Codebook, kmeans_with_zero, priced_cells, requantised
 from atmc_search.compress.entropy import Partition, envelope
 from atmc_search.compress.kmeans import nearest
 
@@ -168,6 +169,24 @@ def test_the_last_projection_keeps_the_support_and_takes_fewer_values_as_codes_c
     assert counts[0] == 16
     assert counts == sorted(counts, reverse=True)
     assert counts[-1] < 8
+
+
+def test_where_zero_is_a_code_a_non_zero_pays_for_its_place_too() -> None:
+    """The same non-zeros, among none and among many zeros: small ones go to zero where zero is the common code."""
+    values = torch.from_numpy(np.random.default_rng(0).normal(0, 1, 400).astype(np.float32))
+    left = []
+    for zeros in (0, 40_000):
+        weights = {"w": torch.cat([values, torch.zeros(zeros)])}
+        codebook = Codebook(3, price=0.02)
+        projected, centres = codebook.project(weights, {})
+        assert codebook.violation(projected) == 0
+        assert set(projected["w"].unique().tolist()) <= {0.0, *centres["w"].tolist()}
+        assert bool((projected["w"][weights["w"] == 0] == 0).all())
+        again, _ = codebook.project(weights, centres)
+        costs = [objective(values.tolist(), w["w"][:400].tolist(), 0.02, zeros) for w in (projected, again)]
+        assert costs[1] <= 1.001 * costs[0]
+        left.append(int(projected["w"].count_nonzero()))
+    assert left[1] < 0.8 * left[0]
 
 
 value = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 1e-38, 3e38]) | st.floats(
