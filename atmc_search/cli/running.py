@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,9 @@ def run(spec: Path, overrides: tuple[str, ...], runs: Path, address: str, cpus: 
     """Run the study in SPEC, or what is left of it.
 
     Results land in runs/<study>/ as they arrive: reports/, trials.parquet, front.parquet, artifacts/, front.png.
-    Ctrl-C stops; the same command goes on. A finished study prints its front again. More trials:
+    Ctrl-C stops when running trials have ended their epoch, twice at once; the same command goes on. A finished study
+    prints its front again. Exit codes: 0 finished, 2 a mistake (one line says which), 130 Ctrl-C, 143 SIGTERM.
+    More trials:
 
     \b
       atmc-search run SPEC --set search.trials=200
@@ -50,8 +54,8 @@ def run(spec: Path, overrides: tuple[str, ...], runs: Path, address: str, cpus: 
     states = ", ".join(f"{count} {state}" for state, count in result.trials["state"].value_counts().items())
     echo(f"{len(result.trials)} trials ({states}), {result.ran} of them run now")
     if result.interrupted:
-        echo(f"stopped early; go on by the same command: atmc-search run {spec}")
-        sys.exit(130)
+        echo(f"stopped early; go on by the same command: {shlex.join(['atmc-search', *sys.argv[1:]])}")
+        sys.exit(128 + (result.signal or signal.SIGINT))
 
 
 @click.command()

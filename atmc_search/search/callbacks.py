@@ -3,35 +3,58 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
+import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from atmc_search.results import RunFolder
+from atmc_search.search.checkpoints import Checkpoints
+from atmc_search.search.lost import failures, why_lost
 from atmc_search.search.preflight import Prepared
 from atmc_search.search.progress import Progress
 from atmc_search.search.sampler import TRIAL_NUMBER
 from atmc_search.search.scheduler import Rungs
+from atmc_search.search.stopping import StopRequest
 
 _DERIVE_EVERY_S = 5.0
+_LOOK_EVERY_S = 1.0
 
 
 class Recorder(Callback):
-    """Writes reports as they arrive, keeps the derived tables fresh, and feeds the progress display."""
+    """Writes reports as they arrive, keeps the derived tables fresh, feeds the progress display, and keeps time."""
 
-    def __init__(self, prepared: Prepared, folder: RunFolder, progress: Progress, rungs: Rungs | None) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        folder: RunFolder,
+        progress: Progress,
+        rungs: Rungs | None,
+        depot: Any,
+        stop: StopRequest,
+        unfinished: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """`unfinished`: the last report of every trial that an earlier run left so."""
         self._prepared = prepared
         self._folder = folder
         self._progress = progress
         self._rungs = rungs
+        self._depot = depot
+        self._stop = stop
+        self._checkpoints = Checkpoints(folder.path)
         self._next = folder.next_report()
+        self._rows: dict[int, dict[str, Any]] = {int(row["trial"]): dict(row) for row in unfinished}
         self._started: dict[int, dict[str, Any]] = {}
-        self._rows: dict[int, dict[str, Any]] = {}
-        self._derived_at = 0.0
+        self._clocks: dict[int, float] = {}
+        self._on_worker_since: dict[int, float] = {}
+        self._timed_out: dict[int, str] = {}
+        self._failed = 0
+        self._announced = False
+        self._derived_at = self._looked_at = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks for `Tuner.restore`, which is not used here; a terminal cannot be pickled.
@@ -39,41 +62,86 @@ class Recorder(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config[TRIAL_NUMBER]
+        self._on_worker_since[number] = time.monotonic()
         if number not in self._started:  # Ray starts a trial anew after its actor was lost
             self._begin(number, trial)
-            self._write(number, {"state": "running", "epoch": 0})
 
     def _begin(self, number: int, trial: Trial) -> None:
         parameters = {key: value for key, value in trial.config.items() if key != TRIAL_NUMBER}
+        before = self._rows.get(number, {})
         self._started[number] = {
             "trial": number,
             **parameters,
             "fingerprint": self._prepared.spec.fingerprint,
-            "started_at": datetime.now(UTC),
+            "started_at": before.get("started_at") or datetime.now(UTC),
         }
+        self._clocks[number] = time.monotonic() - (before.get("elapsed_s") or 0.0)
+        if before:
+            self._rows[number] = {**before, "state": "running", "reason": ""}
+            self._progress.report(self._rows[number])
+        else:
+            self._write(number, {"state": "running", "epoch": 0})
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         number = trial.config[TRIAL_NUMBER]
         report = dict(result["report"])
-        if result.get("done") and report["state"] == "running":
+        for note in result["notes"]:
+            self._progress.say(f"trial {number} {note}")
+        if report["state"] == "running" and self._rungs and number in self._rungs.reasons:
             report["state"] = "stopped"
-            report["reason"] = self._rungs.reasons.get(number, "") if self._rungs else ""
+            report["reason"] = self._rungs.reasons[number]
+        if report["state"] == "running" and report["epoch"] <= self._rows[number]["epoch"]:
+            return  # a trial that goes on from a checkpoint repeats its report, which may have been lost with a process
         self._write(number, report)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        number = trial.config[TRIAL_NUMBER]
+        if number in self._rows:
+            count, most = trial.num_failures, self._prepared.spec.search.max_failures
+            self._progress.say(
+                f"trial {number} lost its worker ({why_lost(failures(trial))}); it goes on after epoch "
+                f"{self._rows[number]['epoch']} (failures: {count}, search.max_failures {most})"
+            )
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         # Exceptions inside a trial are reports; this is the loss of its whole process.
-        text = trial.get_error() if hasattr(trial, "get_error") else None
-        last_line = " ".join(str(text or "its worker process died").split())[:300]
         number = trial.config[TRIAL_NUMBER]
         if number not in self._started:  # its worker died before it began
             self._begin(number, trial)
-        row = self._rows.get(number, {"epoch": 0})
-        self._write(number, {**row, "state": "failed", "reason": f"worker lost: {last_line}"})
+        text = failures(trial)
+        ray.get(self._depot.put_traceback.remote(number, text))
+        reason = self._timed_out.get(number) or f"worker lost: {why_lost(text)}"
+        self._write(number, {**self._rows[number], "state": "failed", "reason": reason})
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self._progress.refresh()
+        now = time.monotonic()
+        if now - self._looked_at > _LOOK_EVERY_S:
+            self._looked_at = now
+            self._end_overdue(trials)
+        if self._stop.made and not self._announced:
+            self._announced = True
+            within = self._prepared.spec.search.stop_within_s
+            again = " (Ctrl-C again: at once)" if self._stop.signal else ""
+            self._progress.say(f"stopping: trials that run end their epoch, for {within:g} s at most{again}")
+        self._stop.enforce()
+
+    def _end_overdue(self, trials: list[Trial]) -> None:
+        """Kills the workers of trials that have trained for too long: a step that hangs never returns."""
+        most = self._prepared.spec.search.trial_timeout_s
+        if most is None:
+            return
+        running = {trial.config[TRIAL_NUMBER]: trial for trial in trials if trial.status == Trial.RUNNING}
+        for number, seconds in ray.get(self._depot.training_s.remote()).items():
+            trial = running.get(number)
+            # The depot may still tell the time of a worker that was lost.
+            if trial is None or min(seconds, time.monotonic() - self._on_worker_since[number]) <= most:
+                continue
+            self._timed_out[number] = f"timeout: trained for longer than search.trial_timeout_s = {most:g} s"
+            trial.max_failures = 0
+            ray.kill(trial.temporary_state.ray_actor)  # type: ignore[arg-type]  # it runs, so it has one
 
     def close(self) -> pd.DataFrame:
         """Marks trials that still run as interrupted, derives the tables once more, returns the trials."""
@@ -81,19 +149,32 @@ class Recorder(Callback):
             if row["state"] == "running":
                 reason = "the sweep was stopped; run it again to go on"
                 self._write(number, {**row, "state": "interrupted", "reason": reason})
+        self._checkpoints.keep_only({number for number, row in self._rows.items() if row["state"] == "interrupted"})
         return self._derive()
 
     def _write(self, number: int, report: Mapping[str, Any]) -> None:
         # Only what this report says: metrics of an earlier epoch must not pass for this one's.
         now = datetime.now(UTC)
-        row = {"reason": "", **self._started[number], **report, "reported_at": now}
-        row["elapsed_s"] = (now - row["started_at"]).total_seconds()
+        row = {"reason": "", **self._started.get(number, {}), **report, "reported_at": now}
+        if number in self._clocks:
+            row["elapsed_s"] = time.monotonic() - self._clocks[number]
         self._rows[number] = row
         self._folder.append(row, self._prepared.columns, self._next)
         self._next += 1
         self._progress.report(row)
+        if row["state"] in ("complete", "stopped", "failed"):
+            self._checkpoints.drop(number)
+            self._count_failure(row)
         if row["state"] != "running" and time.monotonic() - self._derived_at > _DERIVE_EVERY_S:
             self._derive()
+
+    def _count_failure(self, row: Mapping[str, Any]) -> None:
+        self._failed += row["state"] == "failed"
+        if self._failed == self._prepared.spec.search.max_failed_trials:
+            self._stop.make(
+                f"search.max_failed_trials = {self._failed}: so many trials failed in this run, the last for "
+                f"{row['reason']!r}; mend that, or raise it, and run again"
+            )
 
     def _derive(self) -> pd.DataFrame:
         trials = self._folder.write_derived(self._folder.read_reports(), self._prepared.spec, self._prepared.columns)

@@ -3,7 +3,8 @@
 Data and starts (dense weights) go through the object store once. A start is made by the first trial that needs it,
 on the resources which that trial holds anyway (a separate Ray task could wait for ever for resources that trials
 hold while they wait for it); the others wait. The maker renews its lease after every epoch; when it falls silent for
-longer than a lease, the next who asks takes over. Artifacts are on the driver's disk before their report is sent.
+longer than a lease, the next who asks takes over. Artifacts and checkpoints are on the driver's disk before their
+report is sent. All methods may be called twice with the same arguments: Ray restarts a lost depot and repeats calls.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import ray
 from atmc_search.data import Splits, load_splits
 from atmc_search.results import RunFolder
 from atmc_search.results.store import write_atomic
+from atmc_search.search.checkpoints import Checkpoints
 from atmc_search.spec import DataSpec
 from atmc_search.training import tensors_from_bytes
 
@@ -45,12 +47,18 @@ class Claim:
 class Depot:
     """See the module. Used as a Ray actor; methods return quickly, so that one thread serves all trials."""
 
-    def __init__(self, run: str, data: Mapping[DataSpec, list[ray.ObjectRef[Any]]]) -> None:
+    def __init__(self, run: str) -> None:
         self._folder = RunFolder(run)
-        self._data = dict(data)
+        self._checkpoints = Checkpoints(run)
+        self._data: dict[DataSpec, list[ray.ObjectRef[Any]]] = {}
         self._starts: dict[str, ray.ObjectRef[Any]] = {}
         self._failed: dict[str, str] = {}
         self._making: dict[str, _Making] = {}
+        self._training_since: dict[int, float] = {}
+
+    def put_data(self, data: Mapping[DataSpec, list[ray.ObjectRef[Any]]]) -> None:
+        """Takes in what the driver has loaded. A restarted depot loads it itself."""
+        self._data.update(data)
 
     def data(self, spec: DataSpec) -> list[ray.ObjectRef[Any]]:
         """A reference (in a list, or Ray would fetch it here) to the splits of a data spec."""
@@ -99,6 +107,24 @@ class Depot:
     def put_artifact(self, trial: int, data: bytes) -> tuple[str, str]:
         """Writes a trial's artifact; its path relative to the run folder, and its SHA-256."""
         return self._folder.write_artifact(trial, data)
+
+    def put_checkpoint(self, trial: int, data: bytes) -> None:
+        """Takes in a trial's newest checkpoint."""
+        self._checkpoints.write(trial, data)
+
+    def begin(self, trial: int) -> bytes | None:
+        """A worker is ready to train this trial: the checkpoint to go on from, None to begin."""
+        self._training_since[trial] = time.monotonic()
+        return self._checkpoints.read(trial)
+
+    def prepare(self, trial: int) -> None:
+        """A worker took on this trial; what it waits for now, a start, does not count as training."""
+        self._training_since.pop(trial, None)
+
+    def training_s(self) -> dict[int, float]:
+        """For how long the worker of each trial has trained it."""
+        now = time.monotonic()
+        return {trial: now - since for trial, since in self._training_since.items()}
 
     def put_traceback(self, trial: int, text: str) -> None:
         """Keeps the traceback of a failed trial as errors/<trial>.txt."""

@@ -70,7 +70,11 @@ class Progress:
             self._paced_from = self._paced_from or (time.monotonic(), self._finished())
             self._update_front()
             if self._live is None:
-                self._console.print(printable(self._line(row)), highlight=False, soft_wrap=True, markup=False)
+                self.say(self._line(row))
+
+    def say(self, text: str) -> None:
+        """Prints a line that stays: something happened that is no report."""
+        self._console.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
     def refresh(self) -> None:
         """Draws, at most twice a second. Off a terminal: says once per epoch how far the starts are."""
@@ -84,7 +88,7 @@ class Progress:
             for text in self._start_lines():
                 if text not in self._announced:
                     self._announced.add(text)
-                    self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+                    self.say(text)
 
     @property
     def hypervolume(self) -> float | None:

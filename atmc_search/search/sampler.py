@@ -18,6 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from atmc_search.search.stopping import StopRequest
 from atmc_search.space import Config
 from atmc_search.spec import METHOD_PATH, SearchSpec, StudySpec
 
@@ -28,8 +29,14 @@ TRIAL_NUMBER = "trial_number"
 class OptunaSearcher(Searcher):
     """Proposes configs by an Optuna study of any number of objectives."""
 
-    def __init__(self, spec: StudySpec, *, earlier: int = 0) -> None:
-        """`earlier`: how many trials will be replayed. A sampler seeded as before would propose their configs again."""
+    def __init__(self, spec: StudySpec, *, earlier: int = 0, stop: StopRequest | None = None) -> None:
+        """Begins an empty study.
+
+        Args:
+            spec: the study.
+            earlier: how many trials will be replayed. A sampler seeded as before would propose their configs again.
+            stop: once it is made, nothing more is proposed.
+        """
         # Ray asks every searcher for one metric and mode; the objectives of several are kept here instead.
         super().__init__(metric=None, mode=None)
         self._spec = spec
@@ -40,6 +47,7 @@ class OptunaSearcher(Searcher):
         self._running: dict[str, optuna.Trial] = {}
         self._again: deque[tuple[int, Config]] = deque()
         self._next = 0
+        self._stop = stop
 
     def replay(self, number: int, config: Mapping[str, Any], state: str, metrics: Mapping[str, Any]) -> None:
         """Takes in a trial of an earlier run: finished ones are told, others will be proposed again as they were.
@@ -58,6 +66,8 @@ class OptunaSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """The next config: one that an earlier run left unfinished, else what the sampler proposes."""
+        if self._stop is not None and self._stop.made:
+            return Searcher.FINISHED  # type: ignore[return-value]  # Ray's own base class has it so
         if self._again:
             number, config = self._again.popleft()
             trial = self._ask(config)

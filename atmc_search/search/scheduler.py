@@ -16,6 +16,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from atmc_search.pareto import rank
 from atmc_search.search.sampler import TRIAL_NUMBER, number_of
+from atmc_search.search.stopping import StopRequest
 from atmc_search.spec import SchedulerSpec, StudySpec
 
 
@@ -60,12 +61,22 @@ class Rungs:
         return True
 
 
-class MultiObjectiveAsha(FIFOScheduler):
-    """Stops what `Rungs` sorts out."""
+class StudyScheduler(FIFOScheduler):
+    """Starts trials in order; stops what `Rungs` sorts out, and every trial after its epoch once a stop is made."""
 
-    def __init__(self, rungs: Rungs) -> None:
+    def __init__(self, rungs: Rungs | None, stop: StopRequest) -> None:
         super().__init__()
         self._rungs = rungs
+        self._stop = stop
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        if not self._stop.made:
+            chosen: Trial | None = super().choose_trial_to_run(tune_controller)
+            return chosen
+        for trial in list(tune_controller.get_trials()):
+            if trial.status == Trial.PENDING:
+                tune_controller.stop_trial(trial)
+        return None
 
     @property
     def supports_buffered_results(self) -> bool:
@@ -75,13 +86,12 @@ class MultiObjectiveAsha(FIFOScheduler):
         report = {key.removeprefix("report/"): value for key, value in result.items() if key.startswith("report/")}
         if report.get("state") != "running":
             return str(TrialScheduler.CONTINUE)
-        goes_on = self._rungs.record(trial.config[TRIAL_NUMBER], report["epoch"], report["epochs"], report)
-        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+        number, epoch = trial.config[TRIAL_NUMBER], report["epoch"]
+        goes_on = self._rungs is None or self._rungs.record(number, epoch, report["epochs"], report)
+        return str(TrialScheduler.CONTINUE if goes_on and not self._stop.made else TrialScheduler.STOP)
 
 
-def make_scheduler(spec: StudySpec) -> tuple[TrialScheduler, Rungs | None]:
+def make_scheduler(spec: StudySpec, stop: StopRequest) -> tuple[TrialScheduler, Rungs | None]:
     """The scheduler that a study names, with its rungs where it has some."""
-    if spec.search.scheduler.name == "none":
-        return FIFOScheduler(), None
-    rungs = Rungs(spec.objectives, spec.search.scheduler)
-    return MultiObjectiveAsha(rungs), rungs
+    rungs = None if spec.search.scheduler.name == "none" else Rungs(spec.objectives, spec.search.scheduler)
+    return StudyScheduler(rungs, stop), rungs

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +14,19 @@ from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from atmc_search.errors import RunError, SpecError
+from atmc_search.errors import RunError
 from atmc_search.results import RunFolder, trials_of
 from atmc_search.results.checks import require_columns
 from atmc_search.search.callbacks import Recorder
+from atmc_search.search.checkpoints import Checkpoints
+from atmc_search.search.cluster import ray_for
 from atmc_search.search.depot import Depot, data_references
+from atmc_search.search.lost import every_loss_is_one_of_an_actor
 from atmc_search.search.preflight import Prepared, prepare
 from atmc_search.search.progress import Progress
 from atmc_search.search.sampler import OptunaSearcher
 from atmc_search.search.scheduler import Rungs, make_scheduler
+from atmc_search.search.stopping import StopNow, StopRequest
 from atmc_search.search.trainable import TrialTrainable
 from atmc_search.spec import StudySpec
 
@@ -42,6 +43,7 @@ class StudyResult:
         ran: trials that this call ran (the rest were there already).
         interrupted: whether the sweep was stopped before its end.
         hypervolume: of the front; None without a reference point.
+        signal: the number of the signal that stopped it; None if none did.
     """
 
     folder: RunFolder
@@ -49,6 +51,7 @@ class StudyResult:
     ran: int
     interrupted: bool
     hypervolume: float | None
+    signal: int | None = None
 
 
 def run_study(
@@ -69,7 +72,7 @@ def run_study(
         console: where progress goes; default: standard error.
 
     Raises:
-        AtmcError: a mistake in the spec, the data or the folder, found before anything runs.
+        AtmcError: a mistake in the spec, the data or the folder, found before anything runs; or too many failed trials.
     """
     prepared = prepare(spec)
     folder = RunFolder(Path(runs) / spec.name)
@@ -85,22 +88,33 @@ def run_study(
             progress.earlier(_rows(trials))
         return StudyResult(folder, trials, 0, False, progress.hypervolume)
 
-    searcher = OptunaSearcher(spec, earlier=len(before))
-    scheduler, rungs = make_scheduler(spec)
+    unfinished = [row for row in _rows(before) if row["state"] not in _FINISHED]
+    checkpoints = Checkpoints(folder.path)
+    checkpoints.keep_only({int(row["trial"]) for row in unfinished})
+    stop = StopRequest(spec.search.stop_within_s)
+    searcher = OptunaSearcher(spec, earlier=len(before), stop=stop)
+    scheduler, rungs = make_scheduler(spec, stop)
     _replay(earlier, before, spec, searcher, rungs)
-    with _ray(spec, address, cpus):
+    with ray_for(spec.resources, address, cpus):
         depot = _start_depot(folder, prepared)
         progress = Progress(prepared, console, lambda: ray.get(depot.starts_in_making.remote()))
         if finished:
             progress.earlier([row for row in _rows(before) if row["state"] in _FINISHED])
-        recorder = Recorder(prepared, folder, progress, rungs)
-        try:
-            with progress, tempfile.TemporaryDirectory(prefix="atmc-search-") as scratch:
-                _fit(spec, searcher, scheduler, recorder, depot, spec.search.trials - finished, scratch)
-        finally:
-            trials = recorder.close()
+        recorder = Recorder(prepared, folder, progress, rungs, depot, stop, unfinished)
+        with stop.on_signals():
+            try:
+                with progress, tempfile.TemporaryDirectory(prefix="atmc-search-") as scratch:
+                    _fit(spec, searcher, scheduler, recorder, depot, spec.search.trials - finished, scratch)
+            except StopNow:
+                pass
+            finally:
+                trials = recorder.close()
     done = int(trials["state"].isin(_FINISHED).sum())
-    return StudyResult(folder, trials, done - finished, done < spec.search.trials, progress.hypervolume)
+    if stop.reason and done < spec.search.trials:
+        raise RunError(stop.reason)
+    return StudyResult(
+        folder, trials, done - finished, done < spec.search.trials, progress.hypervolume, signal=stop.signal
+    )
 
 
 def _fit(
@@ -124,17 +138,21 @@ def _fit(
             storage_path=scratch,  # Tune's own state is not used: reports are what a study goes on from
             callbacks=[recorder],
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=0),
+            failure_config=tune.FailureConfig(max_failures=spec.search.max_failures),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    tuner.fit()
+    with every_loss_is_one_of_an_actor():
+        tuner.fit()
 
 
 def _start_depot(folder: RunFolder, prepared: Prepared) -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    options = {"num_cpus": 0, "scheduling_strategy": here}
-    return ray.remote(Depot).options(**options).remote(str(folder.path.resolve()), data_references(prepared.data))
+    # Ray may kill it for memory as any worker; what it holds is on disk, or made again by whoever asks.
+    options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
+    depot: Any = ray.remote(Depot).options(**options).remote(str(folder.path.resolve()))
+    ray.get(depot.put_data.remote(data_references(prepared.data)))
+    return depot
 
 
 def _replay(
@@ -145,48 +163,13 @@ def _replay(
         config = {path: row[path] for path in spec.space}
         searcher.replay(int(row["trial"]), config, row["state"], row)
     if rungs is not None:
-        over = set(trials.loc[trials["state"].isin(_FINISHED), "trial"]) if len(trials) else set()
-        for row in _rows(reports):
-            if row["trial"] in over and row["state"] in ("running", "stopped") and row["epoch"]:
+        for row in _rows(reports):  # of trials that go on from a checkpoint, too: they passed these rungs
+            if row["state"] in ("running", "stopped") and row["epoch"]:
                 rungs.record(int(row["trial"]), int(row["epoch"]), int(row["epochs"]), row)
+        rungs.reasons.clear()
 
 
-def _rows(frame: pd.DataFrame) -> Sequence[Mapping[str, Any]]:
+def _rows(frame: pd.DataFrame) -> Sequence[dict[str, Any]]:
     """The rows as plain dicts: numpy scalars to Python's, missing values to None."""
     plain = frame.astype(object).where(frame.notna(), None)
     return [{str(k): v.item() if hasattr(v, "item") else v for k, v in row.items()} for row in plain.to_dict("records")]
-
-
-@contextmanager
-def _ray(spec: StudySpec, address: str, cpus: int | None) -> Iterator[None]:
-    """Ray up, quiet, and checked for the resources that one trial needs; down again if it was started here."""
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output engine prints a line even when told to be quiet
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1000000000"
-    # Two pending trials: the older may take over a finished trial's actor while the younger's own still comes up.
-    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "2")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpus} if address == "local" else {}
-    # Ray starts idle workers at once; with the imports done there, an actor is up in a moment. Without, a second actor
-    # never came up in sweeps of short trials: the pending trial took over the first one's actor every time.
-    options["runtime_env"] = {"worker_process_setup_hook": "atmc_search.search.trainable.warm_up"}
-    began_here = not ray.is_initialized()
-    if began_here:
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise RunError(f"--address {address}: Ray does not answer there ({reason}); check the address") from None
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    try:
-        have = ray.cluster_resources()
-        for name, wanted in (("CPU", spec.resources.cpu), ("GPU", spec.resources.gpu)):
-            if wanted > have.get(name, 0) and address == "local":
-                raise SpecError(
-                    f"resources.{name.lower()} = {wanted:g}: there are {have.get(name, 0):g} here, so no trial could "
-                    f"start; ask for at most that, or give a cluster by --address"
-                )
-        yield
-    finally:
-        if began_here:
-            ray.shutdown()

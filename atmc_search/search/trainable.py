@@ -15,9 +15,11 @@ import optuna
 import ray
 import torch
 from ray import tune
+from ray.exceptions import RayError
 
 from atmc_search.data import Splits
-from atmc_search.errors import AtmcError, TrialFailed, shown
+from atmc_search.errors import AtmcError, RunError, TrialFailed, shown
+from atmc_search.search.checkpoints import Checkpoint
 from atmc_search.search.sampler import TRIAL_NUMBER
 from atmc_search.spec import DataSpec, StudySpec, TrialSpec, fingerprint
 from atmc_search.tasks import Start, Task, task_named
@@ -29,6 +31,9 @@ _WAIT_S = 0.2
 
 class TrialTrainable(tune.Trainable):
     """One epoch a step. Whatever goes wrong inside a trial becomes a report with a reason, not an exception.
+
+    What goes wrong around it (the depot, a node) is an exception: Tune starts the trial anew, which goes on from its
+    checkpoint.
 
     `setup` and `reset_config` only clear what was; spec, data, start and task are made in the first `step`, where a
     fault is a report like any other.
@@ -42,6 +47,7 @@ class TrialTrainable(tune.Trainable):
         self._depot = depot
         self._data: dict[DataSpec, Splits] = {}
         self._starts: dict[str, Start] = {}
+        self._notes: list[str] = []
         gpu = spec.resources.gpu > 0 and torch.cuda.is_available()
         self._device = "cuda" if gpu else "cpu"
         torch.set_num_threads(max(1, int(spec.resources.cpu)))
@@ -56,22 +62,30 @@ class TrialTrainable(tune.Trainable):
         number = self.config[TRIAL_NUMBER]
         try:
             report = self._advance(number)
-            return {"report": report, "done": report["state"] == "complete"}
+            return self._result(report)
         except AtmcError as error:
             reason = str(error)
+        except RayError:
+            raise
         except Exception as error:  # a user's model, or the device, may raise anything
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+            reason = _line(error)
             ray.get(self._depot.put_traceback.remote(number, traceback.format_exc()))
         self._task = None
         if self._device == "cuda":
             torch.cuda.empty_cache()
-        return {"report": {**self._facts, "state": "failed", "reason": reason}, "done": True}
+        return self._result({**self._facts, "state": "failed", "reason": reason})
 
     def cleanup(self) -> None:
         self._task = None
 
+    def _result(self, report: Mapping[str, Any]) -> dict[str, Any]:
+        result = {"report": report, "notes": self._notes, "done": report["state"] in ("complete", "failed")}
+        self._notes = []
+        return result
+
     def _begin(self) -> None:
         self._task = None
+        self._notes = []
         self._facts: dict[str, Any] = {
             "epoch": 0,
             "host": socket.gethostname(),
@@ -85,15 +99,51 @@ class TrialTrainable(tune.Trainable):
 
     def _advance(self, number: int) -> dict[str, Any]:
         if self._task is None:
+            ray.get(self._depot.prepare.remote(number))
             self._task = self._make_task(number)
             self._facts["epochs"] = self._task.epochs
+            report = self._go_on(number)
+            if report is not None:
+                return dict(report)
         metrics = _checked(self._task, self._task.step(), self._study)
         self._facts["epoch"] = self._task.epoch
         report = {**metrics, **self._facts, "state": "complete" if self._task.done else "running"}
         if all(metrics.get(name) is not None for name in self._study.objectives):
             path, digest = ray.get(self._depot.put_artifact.remote(number, self._task.artifact()))
             report |= {"artifact": path, "artifact_sha256": digest}
+        if report["state"] == "running":
+            self._save(number, report)
         return report
+
+    def _save(self, number: int, report: Mapping[str, Any]) -> None:
+        assert self._task is not None
+        try:
+            data = Checkpoint(*self._task.state_dict(), report).to_bytes()
+        except Exception as error:  # a user's task may give anything; the trial itself is sound
+            if report["epoch"] == 1:
+                self._notes.append(f"has no checkpoints, as its state_dict cannot be written ({_line(error)})")
+            return
+        ray.get(self._depot.put_checkpoint.remote(number, data))
+
+    def _go_on(self, number: int) -> Mapping[str, Any] | None:
+        """Puts the task where its checkpoint left it; gives that epoch's report. None: it begins at the beginning."""
+        assert self._task is not None
+        data = ray.get(self._depot.begin.remote(number))
+        if data is None:
+            return None
+        try:
+            checkpoint = Checkpoint.from_bytes(data)
+            if checkpoint.report["trial_fingerprint"] != self._facts["trial_fingerprint"]:
+                raise RunError("it is of another trial")
+            self._task.load_state_dict(checkpoint.tensors, checkpoint.facts)
+            if self._task.epoch != checkpoint.report["epoch"]:
+                raise RunError(f"after it the task says epoch {self._task.epoch}, not {checkpoint.report['epoch']}")
+        except Exception as error:  # whatever is in the file, or a user's task makes of it
+            self._notes.append(f"begins again, as its checkpoint cannot be used: {_line(error)}")
+            self._task = self._make_task(number)  # the other one may be half restored
+            return None
+        self._facts["epoch"] = self._task.epoch
+        return checkpoint.report
 
     def _make_task(self, number: int) -> Task:
         spec = self._study.fill(self.config)
@@ -134,12 +184,17 @@ class TrialTrainable(tune.Trainable):
                 report=lambda progress: self._depot.renew_start.remote(key, number, dict(progress)),
             )
             ray.get(self._depot.put_start.remote(key, tensors_to_bytes(start.tensors, start.facts)))
-        except Exception as error:
-            reason = (
-                " ".join(str(error).split()) if isinstance(error, AtmcError) else f"{type(error).__name__}: {error}"
-            )
-            ray.get(self._depot.fail_start.remote(key, reason[:500]))
+        except RayError:
             raise
+        except Exception as error:
+            ray.get(self._depot.fail_start.remote(key, _line(error)))
+            raise
+
+
+def _line(error: Exception) -> str:
+    """What went wrong, on one line."""
+    text = str(error) if isinstance(error, AtmcError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:500]
 
 
 def _checked(task: Task, metrics: Mapping[str, Any], study: StudySpec) -> Mapping[str, Any]:

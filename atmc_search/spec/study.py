@@ -49,6 +49,18 @@ class SearchSpec(Section):
     sampler: SamplerSpec = SamplerSpec()
     scheduler: SchedulerSpec = SchedulerSpec()
     seed: int = Field(0, ge=0, lt=2**32, description="seed of the sampler")
+    max_failures: int = Field(
+        3,
+        ge=0,
+        description="times that a trial goes on after its worker was lost; losses to preempted nodes do not count",
+    )
+    max_failed_trials: int | None = Field(None, ge=1, description="failed trials of one run after which it stops")
+    trial_timeout_s: float | None = Field(
+        None, gt=0, description="seconds a trial may train on a worker before it fails; its dense start is not counted"
+    )
+    stop_within_s: float = Field(
+        20, ge=0, description="seconds that running trials get to end their epoch after Ctrl-C or SIGTERM"
+    )
 
 
 class ResourcesSpec(Section):
@@ -172,7 +184,7 @@ class StudySpec(Section):
     def fingerprint(self) -> str:
         """12 hex digits that name what a result depends on: not the study's name, its length or its resources."""
         document = self.model_dump(mode="json", include={"task", "trial", "objectives", "constraints"})
-        document["search"] = self.search.model_dump(mode="json", exclude={"trials"})
+        document["search"] = self.search.model_dump(mode="json", include={"sampler", "scheduler", "seed"})
         return fingerprint(document)
 
 

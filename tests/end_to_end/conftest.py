@@ -86,10 +86,11 @@ class Toy(Task):
         return json.dumps([self.number, self.epoch]).encode()
 
     def state_dict(self):
-        return {}, {}
+        return {"w": torch.full((2,), float(self.epoch))}, {"epoch": self.epoch}
 
     def load_state_dict(self, tensors, facts):
-        pass
+        self.epoch = facts["epoch"]
+        assert tensors["w"].tolist() == [self.epoch, self.epoch]
 
 
 def note(spec, text):

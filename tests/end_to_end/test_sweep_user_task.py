@@ -47,7 +47,7 @@ def test_a_trial_that_misbehaves_is_a_row_with_its_reason(
     toy_study: MakeStudy, tmp_path: Path, quiet: Console, log: Log
 ) -> None:
     modes = ["fine", *MISBEHAVIOUR, "fine", "fine"]
-    spec = toy_study(trials=len(modes), modes=",".join(modes), cpu=1)
+    spec = toy_study(trials=len(modes), modes=",".join(modes), cpu=1, max_failures=0)
     result = run_study(spec, runs=tmp_path, console=quiet)
     assert (result.ran, result.interrupted) == (len(modes), False)
 

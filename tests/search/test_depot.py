@@ -43,7 +43,7 @@ def run(tmp_path: Path, make_study: Callable[..., StudySpec], monkeypatch: pytes
 
 @pytest.fixture
 def depot(run: Path, clock: Clock) -> Depot:
-    return Depot(str(run), {})
+    return Depot(str(run))
 
 
 def test_the_first_makes_and_the_others_wait(depot: Depot) -> None:
@@ -115,7 +115,7 @@ def test_whoever_is_late_is_still_taken_in(depot: Depot, clock: Clock) -> None:
 def test_a_later_run_finds_the_start_on_disk(depot: Depot, run: Path) -> None:
     depot.claim_start("a", 0)
     depot.put_start("a", START)
-    again = Depot(str(run), {})
+    again = Depot(str(run))
     claim = again.claim_start("a", 7)
     assert claim.state == "ready"
     assert claim.start == START  # type: ignore[comparison-overlap]  # ray.put is the identity here
@@ -125,7 +125,7 @@ def test_a_later_run_finds_the_start_on_disk(depot: Depot, run: Path) -> None:
 def test_a_damaged_start_is_set_aside_and_made_again(run: Path, clock: Clock, damage: bytes) -> None:
     path = run / "starts" / "a.safetensors"
     path.write_bytes(damage)
-    depot = Depot(str(run), {})
+    depot = Depot(str(run))
     assert depot.claim_start("a", 0).state == "make"
     assert not path.exists()
     assert (run / "starts" / "a.damaged").read_bytes() == damage

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from atmc_search.search.sampler import TRIAL_NUMBER
-from atmc_search.search.scheduler import MultiObjectiveAsha, Rungs, make_scheduler
+from atmc_search.search.scheduler import Rungs, StudyScheduler, make_scheduler
+from atmc_search.search.stopping import StopRequest
 from atmc_search.spec import SchedulerSpec, StudySpec
 
 TWO = {"size_bytes": "min", "clean_accuracy": "max"}
@@ -174,7 +175,8 @@ def result(epoch: int, size: float, state: str = "running") -> dict[str, Any]:
 
 def test_ray_is_told_to_stop_what_is_sorted_out() -> None:
     judged = rungs({"size_bytes": "min"}, factor=2)
-    scheduler = MultiObjectiveAsha(judged)
+    stop = StopRequest(20)
+    scheduler = StudyScheduler(judged, stop)
 
     def decide(number: int, report: dict[str, Any]) -> str:
         trial: Any = SimpleNamespace(config={TRIAL_NUMBER: number})
@@ -187,14 +189,17 @@ def test_ray_is_told_to_stop_what_is_sorted_out() -> None:
     assert decide(4, result(1, 9)) == TrialScheduler.STOP
     assert judged.reasons[4] == "rank 3 of 3 at the rung of 1 epochs"
     assert not scheduler.supports_buffered_results
+    assert decide(5, result(1, 1)) == TrialScheduler.CONTINUE
+    stop.make("enough")
+    assert decide(6, result(1, 0.5)) == TrialScheduler.STOP  # by the request: it passed its rung
+    assert 6 not in judged.reasons
 
 
 def test_the_scheduler_that_a_study_names(make_study: Callable[..., StudySpec]) -> None:
-    scheduler, none = make_scheduler(make_study())
-    assert type(scheduler) is FIFOScheduler
+    scheduler, none = make_scheduler(make_study(), StopRequest(20))
+    assert isinstance(scheduler, FIFOScheduler)
     assert none is None
     named = {"name": "mo_asha", "grace_epochs": 2, "reduction_factor": 2}
-    scheduler, judged = make_scheduler(make_study(search={"trials": 4, "scheduler": named}))
-    assert isinstance(scheduler, MultiObjectiveAsha)
+    scheduler, judged = make_scheduler(make_study(search={"trials": 4, "scheduler": named}), StopRequest(20))
     assert judged is not None
     assert judged.levels(9) == [2, 4, 8]

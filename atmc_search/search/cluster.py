@@ -1,0 +1,73 @@
+"""Ray for the time of a sweep: the user's cluster, or one of this machine's cores, set up to be quiet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray._private.ray_logging import stdout_deduplicator
+
+from atmc_search.errors import RunError, SpecError
+from atmc_search.spec import ResourcesSpec
+
+_SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output engine prints a line even when told to be quiet
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost worker is a line of ours
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `stopping` has its own
+}
+_DEFAULTS = {
+    # Two pending trials: the older may take over a finished trial's actor while the younger's own still comes up.
+    "TUNE_MAX_PENDING_TRIALS_PG": "2",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextmanager
+def ray_for(resources: ResourcesSpec, address: str, cpus: int | None) -> Iterator[None]:
+    """Ray up, quiet, and checked for the resources that one trial needs; down again if it was started here.
+
+    Args:
+        resources: of one trial.
+        address: of a cluster; "local" starts one here.
+        cpus: cores of one that is started here; None: all.
+
+    Raises:
+        RunError: no cluster answers.
+        SpecError: a trial needs more than there is here.
+    """
+    os.environ.update(_SETTINGS)
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    options: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpus} if address == "local" else {}
+    # Ray starts idle workers at once; with the imports done there, an actor is up in a moment. Without, a second actor
+    # never came up in sweeps of short trials: the pending trial took over the first one's actor every time.
+    options["runtime_env"] = {"worker_process_setup_hook": "atmc_search.search.trainable.warm_up"}
+    began_here = not ray.is_initialized()
+    if began_here:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(f"--address {address}: Ray does not answer there ({reason}); check the address") from None
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # "Trials did not complete": they are rows
+    stdout_deduplicator.skip_re = re.compile("A worker died or was killed")  # a line of ours, too; this one is a page
+    try:
+        have = ray.cluster_resources()
+        for name, wanted in (("CPU", resources.cpu), ("GPU", resources.gpu)):
+            if wanted > have.get(name, 0) and address == "local":
+                raise SpecError(
+                    f"resources.{name.lower()} = {wanted:g}: there are {have.get(name, 0):g} here, so no trial could "
+                    f"start; ask for at most that, or give a cluster by --address"
+                )
+        yield
+    finally:
+        if began_here:
+            ray.shutdown()

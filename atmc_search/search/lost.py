@@ -1,0 +1,53 @@
+"""Workers that are lost: Ray's word for why, on one line; and losses that Ray Tune would not survive."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.tune.experiment import Trial
+
+_NOISE = re.compile(r"The actor died unexpectedly|(class_name|actor_id|pid|name|namespace|ip): ")
+
+
+@contextmanager
+def every_loss_is_one_of_an_actor() -> Iterator[None]:
+    """Within this context Tune takes any loss of a worker for one that a trial can go on from.
+
+    Ray Tune 2.60 knows errors of actors and of tasks. Others end the sweep with "Caught unexpected exception": among
+    them that Ray killed a worker because its node ran out of memory, and that a node died with a result on it.
+    """
+    original = RayActorManager._actor_task_failed
+
+    def failed(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
+            exception = RayActorError(error_msg=str(exception))
+        original(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = failed  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = original  # type: ignore[method-assign]
+
+
+def failures(trial: Trial) -> str:
+    """Ray's messages on every loss of a worker of this trial."""
+    # Not `Trial.get_error`: it looks where Tune would have uploaded them to.
+    path = trial.error_file
+    return Path(path).read_text() if path and Path(path).exists() else ""
+
+
+def why_lost(text: str) -> str:
+    """The informative line of what Tune keeps of a trial's failures: the last failure's."""
+    last = text.rsplit("Failure # ", 1)[-1]
+    lines = [line.strip() for line in last.splitlines()[1:] if line.strip() and not _NOISE.search(line)]
+    if "Traceback" in last:  # an exception inside a worker: what it says stands at the end
+        lines = lines[-1:]
+    reason, *_ = " ".join(lines[:1] or ["its worker process died"]).split(" Some common causes")
+    return re.sub(r"Worker exit type: \w+ Worker exit detail: ", "", reason)[:300]

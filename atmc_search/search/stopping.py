@@ -1,0 +1,69 @@
+"""A sweep that is to end before its time: asked for by a signal, or because too many trials fail.
+
+The first signal ends it in order: no new trials, those that run end their epoch, which leaves a checkpoint. The second,
+or the end of `search.stop_within_s`, ends it at once; what was reported is on disk either way.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopNow(KeyboardInterrupt):
+    """Ends the sweep where it stands. No `Exception`, so that nothing on the way out takes it for a fault."""
+
+
+class StopRequest:
+    """Whether the sweep is to stop, since when, and why.
+
+    Attributes:
+        signal: the number of the signal that asked for it; None if none did.
+        reason: why, where it was no signal.
+    """
+
+    def __init__(self, within_s: float) -> None:
+        self._within_s = within_s
+        self._since: float | None = None
+        self.signal: int | None = None
+        self.reason = ""
+
+    @property
+    def made(self) -> bool:
+        return self._since is not None
+
+    def make(self, reason: str) -> None:
+        """Asks for a stop in order."""
+        self._since = self._since or time.monotonic()
+        self.reason = self.reason or reason
+
+    def enforce(self) -> None:
+        """Raises StopNow once the time for a stop in order is over."""
+        if self._since is not None and time.monotonic() - self._since > self._within_s:
+            raise StopNow
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM make the request, a second of them raises StopNow. Nothing outside the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        again = self.signal is not None
+        self.signal = self.signal or number
+        if again:
+            raise StopNow
+        self.make("")
