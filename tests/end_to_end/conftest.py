@@ -15,7 +15,8 @@ from rich.console import Console
 
 from atmc_search.spec import StudySpec, parse_study
 
-# Finished in milliseconds and misbehaving by its trial's number, as `model.modes` says: "fine,kill" kills trial 1.
+# Finished in milliseconds and misbehaving by its trial's number, as `model.modes` says: "fine,kill" kills trial 1, and
+# "kill once" kills its worker in its third epoch the first time it gets there.
 _TASK = """
 import json, os, signal, time
 from pathlib import Path
@@ -68,6 +69,12 @@ class Toy(Task):
         metrics = {"cost": 1 + self.spec.train.lr, "gain": 1 - self.spec.train.lr / 2, "steps": self.epoch}
         if self.mode == "slow" and not Path(self.spec.model.args["log"] + ".fast").exists():
             time.sleep(1)
+        note(self.spec, f"epoch {self.number} {self.epoch} {os.getpid()}")
+        if self.mode.endswith("once") and self.epoch == 3 and not Path(self.spec.model.args["log"] + ".once").exists():
+            Path(self.spec.model.args["log"] + ".once").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.mode == "hang" and self.epoch == 2:
+            time.sleep(1000)
         if self.epoch < 2:  # what goes wrong goes wrong in the second epoch, after a first good measurement
             return metrics
         if self.mode == "raise":

@@ -1,0 +1,1 @@
+"""What `chaos.py` runs and how it counts."""
