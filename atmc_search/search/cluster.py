@@ -45,11 +45,7 @@ def ray_for(resources: ResourcesSpec, address: str, cpus: int | None) -> Iterato
     os.environ.update(_SETTINGS)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    options: dict[str, Any] = {}
-    if address == "local":
-        options = {"include_dashboard": False, "num_cpus": cpus}
-        # When this process is killed, Ray's own go with it, but for two agents: they look for the head for so long.
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
+    options: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpus} if address == "local" else {}
     # Ray starts idle workers at once; with the imports done there, an actor is up in a moment. Without, a second actor
     # never came up in sweeps of short trials: the pending trial took over the first one's actor every time.
     options["runtime_env"] = {"worker_process_setup_hook": "atmc_search.search.trainable.warm_up"}

@@ -142,50 +142,68 @@ def test_more_resources_than_there_are_is_a_mistake(toy_study: MakeStudy, tmp_pa
             run_study(spec, runs=tmp_path, console=quiet)
 
 
-def test_ctrl_c_stops_and_the_same_command_goes_on(
+def test_signals_stop_in_order_or_at_once_and_the_same_command_goes_on(
     toy_study: MakeStudy, tmp_path: Path, user_modules: Path, log: Log
 ) -> None:
-    """The program as a user runs it, with a Ray of its own."""
-    spec = toy_study(trials=4, modes="fine,slow,slow,slow", epochs=3, cpu=1)
+    """The program as a user runs it, with a Ray of its own: Ctrl-C, then SIGTERM twice, then through."""
+    spec = toy_study(trials=4, modes="fine,slow,hang,slow", epochs=3, cpu=1)
     (tmp_path / "toys.yaml").write_text(dump_yaml(spec))
     command = [sys.executable, "-m", "atmc_search", "run", "toys.yaml", "--cpus", "1"]
     options: dict[str, Any] = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = {**os.environ, "PYTHONPATH": str(user_modules)}
     folder = RunFolder(tmp_path / "runs" / "toys")
 
-    first = subprocess.Popen(command, env=environment, start_new_session=True, **options)
-    try:
-        deadline = time.monotonic() + 90
-        while folder.next_report() < 6:  # trial 0 is done, trial 1 under way
-            assert first.poll() is None, first.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        first.send_signal(signal.SIGINT)
-        out, err = first.communicate(timeout=60)
-    finally:
-        if first.poll() is None:
-            first.kill()
-            first.communicate()
-    assert first.returncode == 130, (out, err)
-    assert "Traceback" not in err
-    assert "go on by the same command: atmc-search run toys.yaml" in out
-    stopped = load_trials(folder.path)
-    assert stopped["state"].tolist()[0] == "complete"
-    assert "interrupted" in set(stopped["state"])
+    def stopped_by(*signals: signal.Signals, when: Callable[[], bool]) -> tuple[int, str, str]:
+        driver = subprocess.Popen(command, env=environment, start_new_session=True, **options)
+        try:
+            deadline = time.monotonic() + 150
+            while not when():
+                assert driver.poll() is None, driver.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            for number in signals:
+                driver.send_signal(number)
+                time.sleep(0.5)
+            out, err = driver.communicate(timeout=60)
+        finally:
+            if driver.poll() is None:
+                driver.kill()
+                driver.communicate()
+        assert "Traceback" not in err
+        assert "go on by the same command: atmc-search run toys.yaml --cpus 1" in out
+        return driver.returncode, out, err
+
+    def epochs(trial: str) -> list[str]:
+        return [line.split()[2] for line in log() if line.startswith(f"epoch {trial} ")]
+
+    # Once: the epoch of a second that runs comes to its end, and is not done again.
+    code, _, err = stopped_by(signal.SIGINT, when=lambda: folder.next_report() >= 6)  # trial 0 is done, 1 under way
+    assert code == 130
+    assert "stopping: trials that run end their epoch, for 20 s at most (Ctrl-C again: at once)" in err
+    stopped = load_trials(folder.path).set_index("trial")
+    assert stopped["state"].tolist()[:2] == ["complete", "interrupted"]
     assert "running" not in set(stopped["state"])
+    assert len(epochs("1")) == stopped.loc[1, "epoch"]
+
+    # Twice: an epoch that would never end is left. The first signal names the exit code.
+    code, _, _ = stopped_by(signal.SIGTERM, signal.SIGINT, when=lambda: epochs("2") == ["1", "2"])
+    assert code == 143
+    stopped = load_trials(folder.path).set_index("trial")
+    assert stopped["state"].tolist()[:3] == ["complete", "complete", "interrupted"]
+    assert epochs("1") == ["1", "2", "3"]
 
     (tmp_path / "log.fast").touch()
-    second = subprocess.run(command, env=environment, timeout=120, check=False, **options)
-    assert second.returncode == 0, second.stderr
-    assert "4 trials (4 complete)" in second.stdout
-    assert "Traceback" not in second.stderr
-    finished = load_trials(folder.path)
+    last = subprocess.run(command, env=environment, timeout=150, check=False, **options)
+    assert last.returncode == 0, last.stderr
+    assert "4 trials (4 complete)" in last.stdout
+    assert "Traceback" not in last.stderr
+    finished = load_trials(folder.path).set_index("trial")
     assert finished["state"].tolist() == ["complete"] * 4
-    same = [finished.loc[n, "trial.train.lr"] == lr for n, lr in enumerate(stopped["trial.train.lr"])]
-    assert all(same)
+    assert (finished["trial.train.lr"][stopped.index] == stopped["trial.train.lr"]).all()
+    assert epochs("2") == ["1", "2", "2", "3"]
     begun = [line.split()[1] for line in log() if line.startswith("trial")]
     assert begun.count("0") == 1
-    assert log().count("start") == 1  # the second run found it on disk
+    assert log().count("start") == 1  # the later runs found it on disk
 
 
 def test_a_config_that_no_corner_showed_to_be_impossible_is_a_failed_trial(
