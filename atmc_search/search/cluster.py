@@ -58,7 +58,8 @@ def ray_for(resources: ResourcesSpec, address: str, cpus: int | None) -> Iterato
             raise RunError(f"--address {address}: Ray does not answer there ({reason}); check the address") from None
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # "Trials did not complete": they are rows
-    stdout_deduplicator.skip_re = re.compile("A worker died or was killed")  # a line of ours, too; this one is a page
+    # Losses are lines of ours; these are pages.
+    stdout_deduplicator.skip_re = re.compile("A worker died or was killed|Raylet is terminated")
     try:
         have = ray.cluster_resources()
         for name, wanted in (("CPU", resources.cpu), ("GPU", resources.gpu)):

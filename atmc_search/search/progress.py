@@ -161,9 +161,8 @@ class Progress:
         if running:
             table = Table.grid(padding=(0, 2))
             for row in running[:8]:
-                table.add_row(
-                    f"trial {row['trial']}", f"epoch {row['epoch']}/{row['epochs']}", f"loss {row['loss']:.3f}"
-                )
+                place = f"epoch {row['epoch']}/{row['epochs']}"
+                table.add_row(f"trial {row['trial']}", place, f"loss {_figure(row.get('loss'))}")
             parts.append(table)
         if self._front.size:
             parts.append(front_table(self._front.head(_FRONT_ROWS), spec.objectives, list(spec.space)))

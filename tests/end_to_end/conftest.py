@@ -73,6 +73,10 @@ class Toy(Task):
         if self.mode.endswith("once") and self.epoch == 3 and not Path(self.spec.model.args["log"] + ".once").exists():
             Path(self.spec.model.args["log"] + ".once").touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.mode == "depot gone" and self.epoch == 3:
+            siblings = [path for path in Path("/proc").glob("[0-9]*") if child_of(path, os.getppid())]
+            (depot,) = [path for path in siblings if "Depot" in (path / "comm").read_text()]
+            os.kill(int(depot.name), signal.SIGKILL)
         if self.mode == "hang" and self.epoch == 2 and not Path(self.spec.model.args["log"] + ".fast").exists():
             time.sleep(1000)
         if self.epoch < 2:  # what goes wrong goes wrong in the second epoch, after a first good measurement
@@ -81,6 +85,8 @@ class Toy(Task):
             raise ValueError("boom\\nin two lines")
         if self.mode == "diverge":
             raise TrialFailed("diverged: lower the rate")
+        if self.mode == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         if self.mode == "exit":
             os._exit(3)
         if self.mode == "kill":
@@ -98,6 +104,13 @@ class Toy(Task):
     def load_state_dict(self, tensors, facts):
         self.epoch = facts["epoch"]
         assert tensors["w"].tolist() == [self.epoch, self.epoch]
+
+
+def child_of(path, parent):
+    try:
+        return int((path / "stat").read_text().rpartition(")")[2].split()[1]) == parent
+    except OSError:  # gone meanwhile
+        return False
 
 
 def note(spec, text):

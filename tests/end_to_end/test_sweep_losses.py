@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_trial_outlives_its_worker_and_one_that_hangs_is_ended(
     toy_study: MakeStudy, tmp_path: Path, log: Log
 ) -> None:
-    modes = "fine,kill once,hang,fine,kill"
+    modes = "fine,kill once,hang,depot gone,kill"
     spec = toy_study(trials=5, modes=modes, epochs=4, cpu=1, trial_timeout_s=8.0, max_failures=1)
     said = StringIO()
     result = run_study(spec, runs=tmp_path, console=Console(file=said, width=300))

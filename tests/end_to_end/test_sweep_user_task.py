@@ -32,6 +32,7 @@ Log = Callable[[], list[str]]
 MISBEHAVIOUR = {
     "raise": r"ValueError: boom in two lines",
     "diverge": r"diverged: lower the rate",
+    "memory": r"OutOfMemoryError: CUDA out of memory\. Tried to allocate 2 GiB",
     "exit": r"worker lost: .*",
     "kill": r"worker lost: .*",
     "nan": r"cost = nan: not finite",
