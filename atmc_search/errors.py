@@ -38,6 +38,10 @@ class RunError(AtmcError):
     """A run folder that is missing, foreign, or of another study."""
 
 
+class StorageError(AtmcError):
+    """A disk or share that cannot be written for now: full, unreachable, not permitted. The study goes on later."""
+
+
 class TrialFailed(AtmcError):
     """A trial that cannot go on, by no fault of the code: it diverged, say. Recorded as a row with this reason."""
 

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from atmc_search.errors import AtmcError
-from atmc_search.results.store import write_atomic
+from atmc_search.results import write_atomic
 
 # Okabe and Ito's palette, told apart by colour-blind eyes (jfly.uni-koeln.de/color); front and dense also differ in
 # lightness and in dash, so that the figure survives a grey printer.

@@ -61,6 +61,7 @@ def _runtime(name: str, kind: Kind, unit: str, meaning: str) -> Column:
 
 
 STUDY_COLUMNS: tuple[Column, ...] = (
+    Column("report", "int64", "", "number of the report in its study, from 0, by arrival; no two reports share one"),
     Column("trial", "int64", "", "number of the trial in its study, from 0"),
     Column("state", "string", "", "running, complete, stopped (by the scheduler), failed, or interrupted"),
     Column("reason", "string", "", "why a trial failed or was stopped; empty otherwise"),

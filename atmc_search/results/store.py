@@ -1,58 +1,116 @@
 """The run folder: `runs/<study>/` with the spec, append-only reports, the tables derived from them, and artifacts.
 
     spec.yaml         the study as run
-    reports/          one Parquet file a report, written as it arrives; the truth
+    study.json        the format of all this (`layout`)
+    reports/          one Parquet file a report, written as it arrives, compacted later (`reports`); the truth
     trials.parquet    one row a trial: its last report
     front.parquet     the nondominated rows of those
     artifacts/        one file a trial that was measured
     starts/           what trials share (dense weights), by key
+    damaged/          what was found here and could not be read
+    lock/             which driver runs the study (`lock`)
 
-Every file is written beside its place and moved there, so that a reader sees it whole or not at all.
+Every file is written beside its place and moved there (`atomic`), so that a reader sees it whole or not at all.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from atmc_search.errors import RunError
-from atmc_search.results.checks import check_reports, read_report, require_columns
+from atmc_search.errors import RunError, SpecError
+from atmc_search.results.atomic import is_partial, patiently, write_atomic
+from atmc_search.results.checks import require_columns
 from atmc_search.results.columns import Column, schema_of
 from atmc_search.results.derive import front_of, trials_of
-from atmc_search.spec import StudySpec, dump_yaml, load_study
+from atmc_search.results.frames import table_bytes, to_arrow, to_frame
+from atmc_search.results.keep import OVER, DiskUse, disk_use, on_a_front
+from atmc_search.results.layout import check_format, format_bytes
+from atmc_search.results.lock import StudyLock
+from atmc_search.results.reports import Reports
+from atmc_search.spec import StorageSpec, StudySpec, dump_yaml, load_study
+
+_log = logging.getLogger(__name__)
 
 
 class RunFolder:
     """Paths, atomic writes and reads of one study's folder."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, patience_s: float | None = None) -> None:
+        """`patience_s`: for how long a write is tried again; default: the spec's, once the folder holds one."""
         self.path = Path(path)
         self.spec_path = self.path / "spec.yaml"
+        self.format_path = self.path / "study.json"
         self.reports = self.path / "reports"
         self.artifacts = self.path / "artifacts"
         self.starts = self.path / "starts"
+        self.damaged = self.path / "damaged"
+        self.freed = DiskUse()
+        self._patience_s = patience_s
+        self._lock: StudyLock | None = None
+        self._reports = Reports(
+            self.reports,
+            damaged=self.damaged / "reports",
+            write=self.write,
+            write_new=lambda path, data: self._write(path, data, new=True),
+            set_aside=self.set_aside,
+        )
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
         """A folder that holds a study.
 
         Raises:
-            RunError: no such folder, or no study in it.
+            RunError: no such folder, no study in it, or one that a later release wrote.
         """
         folder = cls(path)
         if not folder.path.is_dir():
             raise RunError(f"{folder.path}: no such folder; give a run's folder, runs/<study>")
+        if not check_format(folder.format_path):
+            _warn(f"{folder.format_path}: damaged; the next run of the study writes it anew")
         if not folder.spec_path.is_file():
             raise RunError(f"{folder.path}: holds no spec.yaml, so it is no run; give a run's folder, runs/<study>")
         return folder
+
+    @contextmanager
+    def held(self, spec: StudySpec) -> Iterator[None]:
+        """The folder as the one driver's of its study: made or gone on with, tidied up, locked until the end.
+
+        Raises:
+            RunError: as `create`, or another driver holds the study.
+        """
+        check_format(self.format_path)
+        self._known(spec)
+        lock = StudyLock(self.path / "lock", spec.storage.lease_s)
+        try:
+            lock.acquire()
+        except OSError as error:
+            raise self._unwritable(error) from None
+        self._lock = lock
+        try:
+            self.create(spec)
+            self._tidy()
+            yield
+        finally:
+            self._lock = None
+            lock.release()
+
+    def check(self) -> None:
+        """That the study is still held, where it was: a suspended driver may have lost it.
+
+        Raises:
+            RunError: it was lost.
+        """
+        if self._lock is not None:
+            patiently(self._lock.check, self.path, self.patience_s)
 
     def create(self, spec: StudySpec) -> None:
         """Makes the folder, or goes on with the same study's; `spec` becomes the spec as run.
@@ -60,71 +118,96 @@ class RunFolder:
         Raises:
             RunError: the folder holds another study, or cannot be written.
         """
-        if self.spec_path.exists():
-            known = self.spec()
-            if known.fingerprint != spec.fingerprint:
-                raise RunError(
-                    f"{self.path}: holds another study (fingerprint {known.fingerprint}, this spec has "
-                    f"{spec.fingerprint}); give the spec another name, or move the folder away"
-                )
+        sound = check_format(self.format_path)
+        for path, known in ((self.format_path, sound), (self.spec_path, self._known(spec))):
+            if not known:
+                self.set_aside({path: "not what it should hold"})
+        self._patience_s = spec.storage.patience_s if self._patience_s is None else self._patience_s
         try:
             for folder in (self.reports, self.artifacts, self.starts):
                 folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.format_path, format_bytes())
             write_atomic(self.spec_path, dump_yaml(spec).encode())
         except OSError as error:
-            raise RunError(f"{self.path}: cannot be written ({error.strerror}); choose another --runs folder") from None
+            raise self._unwritable(error) from None
 
     def spec(self) -> StudySpec:
         """The spec as run."""
         return load_study(self.spec_path)
 
+    @property
+    def patience_s(self) -> float:
+        """For how long a write here is tried again."""
+        if self._patience_s is None:
+            known = self.spec_path.is_file()
+            self._patience_s = self.spec().storage.patience_s if known else StorageSpec().patience_s
+        return self._patience_s
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Writes a file of this folder whole or not at all, with patience.
+
+        Raises:
+            StorageError: it cannot be written.
+            RunError: another driver has taken over the study.
+        """
+        self._write(path, data, new=False)
+
     def append(self, row: Mapping[str, Any], columns: Sequence[Column], number: int) -> None:
-        """Writes one report as reports/<number>.parquet. Columns that the row lacks are null."""
-        table = pa.Table.from_pylist([dict(row)], schema=schema_of(columns))
-        write_table(self.reports / f"{number:08d}.parquet", table)
+        """Writes one report as reports/<number>.parquet. Columns that the row lacks are null.
+
+        Raises:
+            StorageError, RunError: as `write`.
+        """
+        try:
+            self._reports.append(row, columns, number)
+        except FileExistsError:
+            raise RunError(
+                f"{self.reports}: report {number} is there already, so another driver writes beside this one; stop "
+                "one of them"
+            ) from None
 
     def next_report(self) -> int:
         """The number after the highest report's."""
-        return 1 + max((int(p.stem) for p in self._report_files()), default=-1)
+        return self._reports.next_number()
 
     def read_reports(self) -> pd.DataFrame:
-        """All reports in the order in which they arrived; empty when there is none.
+        """All reports in the order in which they arrived, each once; empty when there is none.
 
-        Raises:
-            RunError: a file is damaged.
+        Files that are no reports are named in a warning; the driver moves them to damaged/.
         """
-        files = self._report_files()
-        if not files:
-            return pd.DataFrame()
-        try:
-            table = pa.concat_tables([read_report(path) for path in files], promote_options="permissive")
-        except pa.ArrowException as error:
-            reason = str(error).splitlines()[0]
-            raise RunError(f"{self.reports}: its files are not of one study ({reason}); move one kind away") from None
-        reports: pd.DataFrame = table.to_pandas(types_mapper=_nullable, ignore_metadata=True)
-        check_reports(reports, self.spec().space, self.reports)
-        return reports
+        return to_frame(self._reports.read())
+
+    def derive(self, spec: StudySpec, columns: Sequence[Column]) -> pd.DataFrame:
+        """Brings trials.parquet and front.parquet up to date; returns the trials. Reads the reports only once."""
+        return self.write_derived(to_frame(self._reports.latest()), spec, columns)
 
     def write_derived(self, reports: pd.DataFrame, spec: StudySpec, columns: Sequence[Column]) -> pd.DataFrame:
-        """Derives and writes trials.parquet and front.parquet; returns the trials."""
+        """Derives and writes trials.parquet and front.parquet; returns the trials.
+
+        With `storage.keep_artifacts: front` the artifacts that no front needs go first; `freed` counts them.
+        """
         trials = trials_of(reports)
+        if len(trials) and spec.storage.keep_artifacts == "front":
+            self._drop_artifacts(trials, spec)
+            trials = self._without_dropped(trials, spec)
         schema = schema_of(columns)
-        write_table(self.path / "trials.parquet", _to_arrow(trials, schema))
-        write_table(self.path / "front.parquet", _to_arrow(front_of(trials, spec.objectives, spec.constraints), schema))
+        front = front_of(trials, spec.objectives, spec.constraints)
+        for name, table in (("trials", trials), ("front", front)):
+            self.write(self.path / f"{name}.parquet", table_bytes(to_arrow(table, schema)))
         return trials
 
     def read_trials(self) -> pd.DataFrame:
         """One row a trial, derived from the reports themselves; `attrs` hold the study's objectives.
 
         Raises:
-            RunError: there is no report yet, or one is damaged.
+            RunError: there is no report yet.
         """
         reports = self.read_reports()
         if reports.empty:
             raise RunError(f"{self.path}: holds no reports yet; run the study first")
-        trials = trials_of(reports)
         spec = self.spec()
         require_columns(reports, spec.space, self.reports)
+        trials = self._without_dropped(trials_of(reports), spec)
         trials.attrs |= {
             "name": spec.name,
             "folder": str(self.path),
@@ -135,51 +218,108 @@ class RunFolder:
 
     def write_artifact(self, trial: int, data: bytes) -> tuple[str, str]:
         """Writes a trial's artifact; returns its path relative to the run folder and its SHA-256."""
-        path = self.artifacts / f"{trial:05d}.atmc"
-        write_atomic(path, data)
+        path = self._artifact(trial)
+        self.write(path, data)
         return path.relative_to(self.path).as_posix(), hashlib.sha256(data).hexdigest()
 
-    def _report_files(self) -> list[Path]:
-        found = self.reports.iterdir() if self.reports.is_dir() else iter(())
-        return sorted(p for p in found if re.fullmatch(r"\d{8,}\.parquet", p.name))
+    def disk_use(self) -> dict[str, DiskUse]:
+        """Files and bytes by part of the folder, the largest first."""
+        return disk_use(self.path)
+
+    def set_aside(self, files: Mapping[Path, str], *, move: bool | None = None) -> None:
+        """Names files that are not what they should be, with reasons, and moves them to damaged/.
+
+        Args:
+            files: within the folder.
+            move: whether to move them; default: whether this process holds the study.
+        """
+        names = [f"{path.relative_to(self.path)} ({reason})" for path, reason in files.items()]
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        if not (self._lock is not None if move is None else move):
+            _warn(
+                f"{self.path}: left out what cannot be read: {listed}; the next run of the study moves it to damaged/"
+            )
+            return
+        for path in files:
+            aside = self.damaged / path.relative_to(self.path)
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            while aside.exists():
+                aside = aside.with_name(f"{aside.name}.again")
+            path.rename(aside)
+        _warn(f"{self.path}: moved to damaged/ what cannot be read: {listed}; the study goes on without")
+
+    def _write(self, path: Path, data: bytes, *, new: bool) -> None:
+        def once() -> None:
+            if self._lock is not None:
+                self._lock.check()
+            write_atomic(path, data, new=new)
+
+        patiently(once, path, self.patience_s)
+
+    def _known(self, spec: StudySpec) -> bool:
+        """Whether the folder's spec, if it has one, can be read; else what its reports say decides whose it is.
+
+        Raises:
+            RunError: the folder holds another study.
+        """
+        if not self.spec_path.exists():
+            return True
+        try:
+            known = {self.spec().fingerprint}
+        except SpecError as error:
+            reports = self.read_reports()
+            known = set(reports["fingerprint"].dropna()) if "fingerprint" in reports else set()
+            if known != {spec.fingerprint}:
+                raise RunError(
+                    f"{error}, and its reports do not tell that it is this study; move the folder away"
+                ) from None
+            return False
+        if known != {spec.fingerprint}:
+            raise RunError(
+                f"{self.path}: holds another study (fingerprint {', '.join(known)}, this spec has {spec.fingerprint}); "
+                "give the spec another name, or move the folder away"
+            )
+        return True
+
+    def _tidy(self) -> None:
+        """Removes what writers that died left behind, sets aside what cannot be a file of ours."""
+        try:
+            for folder in (self.path, self.artifacts, self.starts):
+                for path in list(folder.iterdir()):
+                    if is_partial(path):
+                        path.unlink(missing_ok=True)
+                    elif not path.is_file() and (folder != self.path or path.suffix == ".parquet"):
+                        self.set_aside({path: "not a file"})
+            self._reports.tidy()
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _artifact(self, trial: int) -> Path:
+        return self.artifacts / f"{trial:05d}.atmc"
+
+    def _drop_artifacts(self, trials: pd.DataFrame, spec: StudySpec) -> None:
+        over = trials["state"].isin(OVER).to_numpy()
+        needless = over & ~on_a_front(trials, spec.objectives, spec.constraints)
+        there = {path.name for path in self.artifacts.iterdir()}
+        for trial in trials.loc[needless, "trial"]:
+            path = self._artifact(int(trial))  # never by the path in the row, which might point anywhere
+            if path.name in there:
+                self.freed += DiskUse(1, path.stat().st_size)
+                path.unlink()
+
+    def _without_dropped(self, trials: pd.DataFrame, spec: StudySpec) -> pd.DataFrame:
+        """`trials`, of which none names an artifact that was dropped."""
+        if spec.storage.keep_artifacts == "all" or "artifact" not in trials:
+            return trials
+        there = {path.name for path in self.artifacts.iterdir()}
+        kept = np.array([self._artifact(int(trial)).name in there for trial in trials["trial"]])
+        return trials.assign(artifact=trials["artifact"].where(kept))
+
+    def _unwritable(self, error: OSError) -> RunError:
+        return RunError(f"{self.path}: cannot be written ({error.strerror}); choose another --runs folder")
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes `data` under `path` whole or not at all, flushed to the disk."""
-    partial = _partial(path)
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Writes a Parquet file whole or not at all."""
-    partial = _partial(path)
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
-
-
-def _partial(path: Path) -> Path:
-    # Readers of a folder of Parquet files skip names that start with a dot.
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
-
-
-def _nullable(kind: pa.DataType) -> Any:
-    """Whole numbers and truth values keep their type where some are missing; all else is pandas' own choice."""
-    if pa.types.is_integer(kind):
-        return pd.Int64Dtype()
-    if pa.types.is_boolean(kind):
-        return pd.BooleanDtype()
-    return None
-
-
-def _to_arrow(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
-    present: Iterable[str] = [name for name in schema.names if name in frame.columns]
-    table = pa.Table.from_pandas(frame[list(present)], preserve_index=False)
-    arrays = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(frame), field.type)
-        for field in schema
-    ]
-    return pa.table(arrays, schema=schema)
+@lru_cache(maxsize=1000)
+def _warn(message: str) -> None:
+    """Once a process: several commands read a folder more than once."""
+    _log.warning("%s", message)

@@ -18,8 +18,7 @@ from typing import Any, Literal
 import ray
 
 from atmc_search.data import Splits, load_splits
-from atmc_search.results import RunFolder
-from atmc_search.results.store import write_atomic
+from atmc_search.results import RunFolder, write_atomic
 from atmc_search.search.checkpoints import Checkpoints
 from atmc_search.spec import DataSpec
 from atmc_search.training import tensors_from_bytes

@@ -17,6 +17,7 @@ from atmc_search.spec.study import (
     SamplerSpec,
     SchedulerSpec,
     SearchSpec,
+    StorageSpec,
     StudySpec,
     fingerprint,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "SchedulerSpec",
     "SearchSpec",
     "StageSpec",
+    "StorageSpec",
     "StudySpec",
     "TargetSpec",
     "ThreatModel",

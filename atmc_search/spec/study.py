@@ -70,6 +70,22 @@ class ResourcesSpec(Section):
     gpu: float = Field(0, ge=0, description="GPUs; a fraction lets trials share one")
 
 
+class StorageSpec(Section):
+    """What a run folder keeps, and how patient its writers are. No result depends on it."""
+
+    keep_artifacts: Literal["all", "front"] = Field(
+        "all", description="front: artifacts of trials on no front, in some or all objectives, are removed"
+    )
+    patience_s: float = Field(
+        60.0,
+        ge=0,
+        description="seconds for which a write is tried again before the sweep stops (disk full, share away)",
+    )
+    lease_s: float = Field(
+        60.0, ge=1, description="seconds of silence after which another host may take over the study from a driver"
+    )
+
+
 class BoundSpec(Section):
     """A constraint on a metric: trials outside it never reach the front, and the sampler learns to avoid them."""
 
@@ -107,6 +123,7 @@ class StudySpec(Section):
     constraints: dict[str, BoundSpec] = Field({}, description="metrics and bounds that a trial must keep")
     search: SearchSpec
     resources: ResourcesSpec = ResourcesSpec()
+    storage: StorageSpec = StorageSpec()
 
     @field_validator("name")
     @classmethod
@@ -182,7 +199,7 @@ class StudySpec(Section):
 
     @property
     def fingerprint(self) -> str:
-        """12 hex digits that name what a result depends on: not the study's name, its length or its resources."""
+        """12 hex digits that name what a result depends on: not the study's name, its length, resources or storage."""
         document = self.model_dump(mode="json", include={"task", "trial", "objectives", "constraints"})
         document["search"] = self.search.model_dump(mode="json", include={"sampler", "scheduler", "seed"})
         return fingerprint(document)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import safetensors.torch
 from torch import Tensor
 
 from atmc_search.errors import RunError
+from atmc_search.results import write_atomic
 
 
 def tensors_to_bytes(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
@@ -32,9 +32,7 @@ def tensors_from_bytes(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Writes the file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(tensors_to_bytes(tensors, facts))
-    partial.replace(path)
+    write_atomic(path, tensors_to_bytes(tensors, facts))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -27,7 +27,7 @@ from atmc_search.data import DeviceData, ImageSet, load_splits
 from atmc_search.errors import TrialFailed
 from atmc_search.measure import measure
 from atmc_search.models import placed
-from atmc_search.results.store import write_atomic
+from atmc_search.results import write_atomic
 from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks import AtmcTask, Start
 from atmc_search.training import load_tensors, make_repeatable, save_tensors

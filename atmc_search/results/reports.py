@@ -1,0 +1,219 @@
+"""The reports of a study: one Parquet file each as they arrive, many in one file later; each is read once.
+
+    reports/00000512.parquet              report 512
+    reports/00000000-00000511.parquet     reports 0 to 511, compacted
+
+A report's number is who it is: the column `report` holds it, and a name that says otherwise is a stray copy. Compacting
+writes the file of many, reads it back, and only then removes the files of one; whoever dies in between leaves reports
+that lie in both, and readers take each once. What is no report is skipped, and moved to damaged/ by who may write.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atmc_search.errors import StorageError
+from atmc_search.results.atomic import is_partial
+from atmc_search.results.columns import Column, schema_of
+from atmc_search.results.frames import table_bytes
+
+COMPACT_AT = 512
+"""How many files of one report make a file of many."""
+
+NUMBER = "report"
+_NAME = re.compile(r"(\d{8,})(?:-(\d{8,}))?\.parquet")
+_READS = 10
+
+Write = Callable[[Path, bytes], None]
+SetAside = Callable[[Mapping[Path, str]], None]
+
+
+class Reports:
+    """The folder `reports/`: appends, reads, compacts."""
+
+    def __init__(self, path: Path, *, damaged: Path, write: Write, write_new: Write, set_aside: SetAside) -> None:
+        """`damaged` holds what was set aside before; the functions write files and deal with what is no report."""
+        self.path = path
+        self._damaged = damaged
+        self._write = write
+        self._write_new = write_new
+        self._set_aside = set_aside
+        self._singles: dict[int, pa.Table] = {}  # those that this object appended and that lie in files of their own
+        self._fresh: list[pa.Table] = []  # appended since `latest` was last called
+        self._latest: pa.Table | None = None
+
+    def append(self, row: Mapping[str, Any], columns: Sequence[Column], number: int) -> None:
+        """Writes one report; columns that the row lacks are null.
+
+        Raises:
+            FileExistsError: there is another report of this number.
+            StorageError: it cannot be written.
+        """
+        table = pa.Table.from_pylist([{**row, NUMBER: number}], schema=schema_of(columns))
+        self._write_new(self.path / f"{number:08d}.parquet", table_bytes(table))
+        table = _numbered(table, number)
+        self._singles[number] = table
+        if self._latest is not None:
+            self._fresh.append(table)
+        if len(self._singles) >= COMPACT_AT:
+            self.compact()
+
+    def next_number(self) -> int:
+        """One more than any report has or had, those set aside counted."""
+        found = (_NAME.match(path.name) for folder in (self.path, self._damaged) for path in _entries(folder))
+        return 1 + max((int(match[2] or match[1]) for match in found if match), default=-1)
+
+    def read(self) -> pa.Table | None:
+        """All reports by number; None when there is none."""
+        for _ in range(_READS):
+            try:
+                return _joined(self._tables())
+            except FileNotFoundError:
+                continue  # a driver compacted meanwhile: what vanished lies in a file of many by now
+        return _joined(self._tables())
+
+    def latest(self) -> pa.Table | None:
+        """Each trial's last report. Reads the folder once; from then on only what this object appends."""
+        new = [self.read()] if self._latest is None else [self._latest, *self._fresh]
+        joined = _joined([table for table in new if table is not None])
+        if joined is not None:
+            trials = joined["trial"].to_pandas()
+            self._latest = joined.take(pa.array(trials.drop_duplicates(keep="last").index))
+        self._fresh = []
+        return self._latest
+
+    def tidy(self) -> None:
+        """For who may write, at the start: removes leftovers, sets aside what is no report, compacts."""
+        for path in _entries(self.path):
+            if is_partial(path):
+                path.unlink(missing_ok=True)
+            elif not path.name.startswith(".") and not _NAME.fullmatch(path.name):
+                self._set_aside({path: "no report's name"})
+        many, one = self._sound()
+        held = {number for table in many.values() for number in table[NUMBER].to_pylist()}
+        self._singles = {}
+        for path, table in one.items():
+            (number,) = table[NUMBER].to_pylist()
+            if number in held:
+                path.unlink()
+            else:
+                self._singles[number] = table
+        while len(self._singles) >= COMPACT_AT:
+            self.compact()
+
+    def compact(self) -> None:
+        """Puts the oldest `COMPACT_AT` files of one report into one file."""
+        numbers = sorted(self._singles)[:COMPACT_AT]
+        path = self.path / f"{numbers[0]:08d}-{numbers[-1]:08d}.parquet"
+        table = _joined([self._singles[number] for number in numbers])
+        self._write(path, table_bytes(table))
+        try:
+            back = _read(path)[NUMBER].to_pylist()
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise StorageError(f"{path}: does not read as it was written ({error}); check that disk") from None
+        assert back == numbers, path
+        for number in numbers:
+            del self._singles[number]
+            with suppress(OSError):  # what stays is in both, is read once, and goes at the next start
+                (self.path / f"{number:08d}.parquet").unlink(missing_ok=True)
+
+    def _tables(self) -> list[pa.Table]:
+        many, one = self._sound()
+        taken = {number for table in many.values() for number in table[NUMBER].to_pylist()}
+        return [*many.values(), *(table for table in one.values() if table[NUMBER][0].as_py() not in taken)]
+
+    def _sound(self) -> tuple[dict[Path, pa.Table], dict[Path, pa.Table]]:
+        """What can be read, of many and of one report a file; the rest is handed over to be set aside."""
+        tables: dict[Path, pa.Table] = {}
+        bad: dict[Path, str] = {}
+        for path in sorted(path for path in _entries(self.path) if _NAME.fullmatch(path.name)):
+            try:
+                tables[path] = _read(path)
+            except FileNotFoundError:
+                raise
+            except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+                bad[path] = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        for path in _odd(tables):
+            bad[path] = "columns of other types than the other reports have"
+            del tables[path]
+        if bad:
+            self._set_aside(bad)
+        many = {path: table for path, table in tables.items() if "-" in path.name}
+        return many, {path: table for path, table in tables.items() if path not in many}
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _read(path: Path) -> pa.Table:
+    """A file's reports.
+
+    Raises:
+        ValueError: they are no reports, or not those that its name says.
+        ArrowException, OSError: not readable as Parquet.
+    """
+    match = _NAME.fullmatch(path.name)
+    assert match, path
+    if not path.is_file() and path.exists():
+        raise ValueError("not a file")
+    # From memory: a memory map of a file that another process truncates would end this one.
+    table = pq.read_table(pa.BufferReader(path.read_bytes()))
+    first, last = int(match[1]), int(match[2] or match[1])
+    wanted = {"trial": pa.types.is_integer, "state": pa.types.is_string}
+    for name, fits in wanted.items():
+        if name not in table.column_names or not fits(table[name].type) or table[name].null_count:
+            raise ValueError(f"no report: it has no column {name!r} of our kind")
+    if match[2] is None:
+        if len(table) != 1:
+            raise ValueError(f"no report: it has {len(table)} rows")
+        table = _numbered(table, first)
+    numbers = table[NUMBER].to_pylist() if NUMBER in table.column_names else []
+    if not numbers or (numbers[0], numbers[-1]) != (first, last) or sorted(set(numbers)) != numbers:
+        raise ValueError(f"it says it is report {numbers[0] if len(numbers) == 1 else 'of other numbers'}")
+    return table
+
+
+def _numbered(table: pa.Table, number: int) -> pa.Table:
+    """The table of one report with its number, which earlier releases wrote into the file's name only."""
+    if NUMBER in table.column_names and table[NUMBER].null_count == 0:
+        return table
+    bare = table.drop_columns([NUMBER]) if NUMBER in table.column_names else table
+    return bare.append_column(NUMBER, pa.array([number], pa.int64()))
+
+
+def _joined(tables: Sequence[pa.Table]) -> pa.Table | None:
+    """One table of them all, by number; a column that some lack is null there."""
+    if not tables:
+        return None
+    return pa.concat_tables(tables, promote_options="permissive").sort_by(NUMBER).combine_chunks()
+
+
+def _odd(tables: Mapping[Path, pa.Table]) -> Iterable[Path]:
+    """The files whose columns cannot stand in one table with those of most."""
+    try:
+        pa.unify_schemas([table.schema for table in tables.values()], promote_options="permissive")
+        return []
+    except pa.ArrowException:
+        votes: dict[str, Counter[pa.DataType]] = {}
+        for table in tables.values():
+            for field in table.schema:
+                votes.setdefault(field.name, Counter())[field.type] += 1
+        common = pa.schema([(name, counts.most_common(1)[0][0]) for name, counts in votes.items()])
+        return [path for path, table in tables.items() if not _fits(table.schema, common)]
+
+
+def _fits(schema: pa.Schema, common: pa.Schema) -> bool:
+    try:
+        pa.unify_schemas([common, schema], promote_options="permissive")
+    except pa.ArrowException:
+        return False
+    return True
