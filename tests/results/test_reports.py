@@ -1,0 +1,370 @@
+"""Reports through damage, compaction and death: each is read once, in order, whatever files it lies in."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from breaking import Child, until
+
+from atmc_search.errors import RunError
+from atmc_search.results import Column, RunFolder, reports, trials_of
+from atmc_search.spec import StudySpec
+
+Row = Callable[..., dict[str, Any]]
+Columns = tuple[Column, ...]
+
+
+SOME = (
+    *("report", "trial", "state", "reason", "epoch", "artifact", "fingerprint", "reported_at"),
+    *("size_bytes", "clean_accuracy", "robust_accuracy", "loss"),
+)
+
+
+@pytest.fixture
+def table(table: Columns, study: StudySpec) -> Columns:
+    """Few columns, as every file is written and read many times here."""
+    return tuple(column for column in table if column.name in SOME or column.name in study.space)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, study: StudySpec) -> RunFolder:
+    made = RunFolder(tmp_path / "kept")
+    made.create(study)
+    return made
+
+
+@pytest.fixture
+def compact_at_4(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "COMPACT_AT", 4)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def copy_of_report_0(path: Path) -> None:
+    shutil.copy(path.with_name("00000000.parquet"), path)
+
+
+def two_rows(path: Path) -> None:
+    table = pq.read_table(path)
+    pq.write_table(pa.concat_tables([table, table]), path)
+
+
+def words_for_numbers(path: Path) -> None:
+    table = pq.read_table(path)
+    column = table.schema.get_field_index("clean_accuracy")
+    pq.write_table(table.set_column(column, "clean_accuracy", pa.array(["high"])), path)
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    (path / "inside").mkdir(parents=True)
+
+
+def a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-20]),
+    "without its head": lambda path: path.write_bytes(path.read_bytes()[100:]),
+    "magic": lambda path: path.write_bytes(b"PAR1"),
+    "text": lambda path: path.write_bytes(b"not parquet at all"),
+    "random": lambda path: path.write_bytes(b"PAR1" + random.Random(0).randbytes(3000) + b"PAR1"),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "foreign columns": lambda path: pq.write_table(pa.table({"x": [1.0], "y": ["z"]}), path),
+    "trial a word": lambda path: pq.write_table(pa.table({"trial": ["1"], "state": ["complete"]}), path),
+    "trial missing": lambda path: pq.write_table(
+        pa.table({"trial": pa.array([None], pa.int64()), "state": ["complete"]}), path
+    ),
+    "two rows": two_rows,
+    "words for numbers": words_for_numbers,
+    "copy of another": copy_of_report_0,
+    "folder": a_folder,
+    "pipe": a_pipe,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_what_is_no_report_is_named_and_set_aside(
+    folder: RunFolder,
+    study: StudySpec,
+    table: Columns,
+    row: Row,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[Path], object],
+) -> None:
+    for number in range(4):
+        folder.append(row(number, clean_accuracy=0.5), table, number)
+    path = folder.reports / "00000003.parquet"
+    damage(path)
+
+    reader = RunFolder.open(folder.path)
+    assert reader.read_reports()["trial"].tolist() == [0, 1, 2]
+    assert len(reader.read_trials()) == 3
+    (warning,) = caplog.messages  # one, though it was read twice
+    assert str(folder.path) in warning
+    assert "reports/00000003.parquet (" in warning
+    assert "\n" not in warning
+    assert path.exists() or path.is_fifo()  # who only reads moves nothing
+
+    caplog.clear()
+    content = path.read_bytes() if path.is_file() else None
+    with RunFolder(folder.path).held(study):
+        pass
+    assert not path.exists()
+    aside = folder.damaged / "reports" / "00000003.parquet"
+    assert aside.exists()
+    assert content is None or aside.read_bytes() == content
+    (warning,) = caplog.messages
+    assert "moved to damaged/" in warning
+    assert "reports/00000003.parquet (" in warning
+
+    caplog.clear()
+    driver = RunFolder(folder.path)
+    with driver.held(study):
+        assert driver.next_report() == 4  # the number of what was set aside stays taken
+        driver.append(row(4), table, 4)
+    assert driver.read_reports()["trial"].tolist() == [0, 1, 2, 4]
+    assert len(pd.read_parquet(folder.reports)) == 4
+    assert caplog.messages == []
+
+
+def test_strange_names_are_set_aside_and_many_are_one_warning(
+    folder: RunFolder, study: StudySpec, table: Columns, row: Row, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.append(row(0), table, 0)
+    for number in range(1, 6):
+        (folder.reports / f"{number:08d}.parquet").write_bytes(b"")
+    (folder.reports / "notes.txt").write_text("mine")
+    (folder.reports / ".00000007.parquet.99.partial").write_bytes(b"PAR1")
+    (folder.artifacts / "00001.atmc").mkdir()
+    (folder.path / "trials.parquet").mkdir()
+    with folder.held(study):
+        pass
+    assert names(folder.reports) == ["00000000.parquet"]
+    assert (folder.damaged / "reports" / "notes.txt").read_text() == "mine"
+    assert names(folder.damaged) == ["artifacts", "reports", "trials.parquet"]
+    assert any("00000001.parquet" in text and "and 2 more" in text for text in caplog.messages)
+    folder.write_artifact(1, b"artifact")
+    folder.derive(study, table)
+    assert len(pd.read_parquet(folder.path / "trials.parquet")) == 1
+
+
+def test_what_is_damaged_again_does_not_replace_what_was(
+    folder: RunFolder, study: StudySpec, table: Columns, row: Row
+) -> None:
+    for content in (b"first", b"second", b"third"):
+        (folder.reports / "00000000.parquet").write_bytes(content)
+        with folder.held(study):
+            pass
+    assert sorted(path.read_bytes() for path in (folder.damaged / "reports").iterdir()) == [
+        b"first",
+        b"second",
+        b"third",
+    ]
+
+
+def test_the_first_of_all_files_is_not_the_measure_of_the_others(
+    folder: RunFolder, table: Columns, row: Row, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(4):
+        folder.append(row(number, clean_accuracy=0.5), table, number)
+    words_for_numbers(folder.reports / "00000000.parquet")
+    assert folder.read_reports()["trial"].tolist() == [1, 2, 3]
+    assert "columns of other types" in caplog.text
+
+
+def all_rows(row: Row, count: int) -> list[dict[str, Any]]:
+    """Reports of a few trials that take turns, with metrics of their own."""
+    return [
+        row(n % 5, "complete" if n % 3 else "running", epoch=n, size_bytes=100 + n, loss=n / 7) for n in range(count)
+    ]
+
+
+@pytest.mark.usefixtures("compact_at_4")
+def test_compacted_reports_read_as_before(
+    folder: RunFolder, study: StudySpec, table: Columns, row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = all_rows(row, 15)
+    plain = RunFolder(tmp_path / "plain")
+    plain.create(study)
+    with monkeypatch.context() as patch:
+        patch.setattr(reports, "COMPACT_AT", 10**9)
+        for number, one in enumerate(rows):
+            plain.append(one, table, number)
+    with folder.held(study):
+        for number, one in enumerate(rows):
+            folder.append(one, table, number)
+            if number % 3 == 2:
+                trials = folder.derive(study, table)
+                pd.testing.assert_frame_equal(trials, trials_of(plain.read_reports().head(number + 1)))
+            assert len(names(folder.reports)) <= number // 4 + 4
+    assert names(folder.reports) == [
+        *(f"{first:08d}-{first + 3:08d}.parquet" for first in range(0, 12, 4)),
+        "00000012.parquet",
+        "00000013.parquet",
+        "00000014.parquet",
+    ]
+    for read in (folder.read_reports(), RunFolder.open(folder.path).read_reports()):
+        pd.testing.assert_frame_equal(read, plain.read_reports())
+    pd.testing.assert_frame_equal(pd.read_parquet(folder.reports), pd.read_parquet(plain.reports))
+    for path in folder.reports.iterdir():
+        assert pq.read_schema(path).metadata == pq.read_schema(plain.reports / "00000000.parquet").metadata
+    assert folder.next_report() == 15
+    with folder.held(study):  # goes on over the three that were left
+        folder.append(row(9), table, 15)
+    assert names(folder.reports)[-1] == "00000012-00000015.parquet"
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.usefixtures("compact_at_4")
+def test_death_at_any_step_of_compacting_loses_nothing_and_doubles_nothing(
+    study: StudySpec, table: Columns, row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+    while True:  # until a run gets through
+        folder = RunFolder(tmp_path / f"{steps}")
+        folder.create(study)
+        for number in range(3):
+            folder.append(row(number, epoch=number), table, number)
+        left = steps
+
+        def mortal(step: Callable[..., Any]) -> Callable[..., Any]:
+            def take(*args: Any, **named: Any) -> Any:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    raise Killed
+                return step(*args, **named)
+
+            return take
+
+        with monkeypatch.context() as patch:
+            for home, name in ((os, "fsync"), (os, "link"), (Path, "replace"), (Path, "unlink"), (Path, "open")):
+                patch.setattr(home, name, mortal(getattr(home, name)))
+            try:
+                folder.append(row(3, epoch=3), table, 3)
+            except Killed:
+                died = True
+            else:
+                died = False
+        there = RunFolder.open(folder.path).read_reports()["epoch"].tolist()
+        assert there in ([0, 1, 2], [0, 1, 2, 3])
+        driver = RunFolder(folder.path)
+        with driver.held(study):
+            assert driver.read_reports()["epoch"].tolist() == there
+            assert driver.derive(study, table)["trial"].tolist() == there
+        assert pd.read_parquet(driver.reports)["epoch"].tolist() == there
+        assert not [name for name in names(driver.reports) if name.startswith(".")]
+        if not died:
+            break
+        steps += 1
+    assert steps > 10
+    assert names(folder.reports) == ["00000000-00000003.parquet"]
+
+
+@pytest.mark.usefixtures("compact_at_4")
+def test_a_driver_that_is_killed_loses_no_report_it_acknowledged(
+    study: StudySpec, table: Columns, row: Row, tmp_path: Path
+) -> None:
+    path = tmp_path / "kept"
+    RunFolder(path).create(study)
+    log = tmp_path / "log"
+    log.touch()
+
+    def drive() -> None:
+        folder = RunFolder(path)
+        with folder.held(study), log.open("a", buffering=1) as acknowledge:
+            number = folder.next_report()
+            while True:
+                folder.append(row(number, epoch=number), table, number)
+                acknowledge.write(f"{number}\n")
+                number += 1
+
+    chance = random.Random(1)
+    for _ in range(12):
+        before = len(log.read_text().splitlines())
+        child, enough = Child(drive), before + chance.randrange(4)
+        until(lambda enough=enough: len(log.read_text().splitlines()) >= enough)
+        time.sleep(chance.uniform(0, 0.02))
+        child.kill()
+        acknowledged = [int(line) for line in log.read_text().splitlines()]
+        found = RunFolder.open(path).read_reports()
+        if found.empty:
+            assert not acknowledged
+            continue
+        assert found["report"].tolist() == found["epoch"].tolist() == list(range(len(found)))
+        assert set(acknowledged) <= set(found["report"])
+        assert before <= len(acknowledged)
+    assert len(acknowledged) > 8
+    assert any("-" in name for name in names(path / "reports"))
+
+
+@pytest.mark.usefixtures("compact_at_4")
+def test_a_reader_beside_a_driver_that_compacts_sees_every_report_once(
+    folder: RunFolder, study: StudySpec, table: Columns, row: Row
+) -> None:
+    failures: list[BaseException] = []
+    written = [0]
+    done = threading.Event()
+
+    def read() -> None:
+        try:
+            while not done.is_set():
+                at_least = written[0]
+                found = RunFolder.open(folder.path).read_reports()
+                seen = found["report"].tolist() if len(found) else []
+                assert seen == list(range(len(seen)))
+                assert len(seen) >= at_least
+        except BaseException as error:
+            failures.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        with folder.held(study):
+            for number in range(40):
+                folder.append(row(number), table, number)
+                written[0] = number + 1
+    finally:
+        done.set()
+        reader.join()
+    assert not failures
+
+
+def test_a_number_that_is_taken_is_refused(folder: RunFolder, table: Columns, row: Row) -> None:
+    folder.append(row(0), table, 0)
+    with pytest.raises(RunError, match="report 0 is there already, so another driver writes beside this one"):
+        RunFolder(folder.path).append(row(7), table, 0)
+    assert folder.read_reports()["trial"].tolist() == [0]
+
+
+@pytest.mark.usefixtures("compact_at_4")
+def test_a_file_of_many_that_is_damaged_costs_no_other(
+    folder: RunFolder, study: StudySpec, table: Columns, row: Row, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(10):
+        folder.append(row(number), table, number)
+    (folder.reports / "00000004-00000007.parquet").write_bytes(b"PAR1")
+    with folder.held(study):
+        assert folder.read_reports()["trial"].tolist() == [0, 1, 2, 3, 8, 9]
+        assert folder.next_report() == 10
+    assert "00000004-00000007.parquet" in caplog.text
