@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from atmc_search.errors import StorageError
 from atmc_search.results.atomic import is_partial
 from atmc_search.results.columns import Column, schema_of
-from atmc_search.results.frames import table_bytes
+from atmc_search.results.frames import table_bytes, table_of
 
 COMPACT_AT = 512
 """How many files of one report make a file of many."""
@@ -165,8 +164,7 @@ def _read(path: Path) -> pa.Table:
     assert match, path
     if not path.is_file() and path.exists():
         raise ValueError("not a file")
-    # From memory: a memory map of a file that another process truncates would end this one.
-    table = pq.read_table(pa.BufferReader(path.read_bytes()))
+    table = table_of(path.read_bytes())
     first, last = int(match[1]), int(match[2] or match[1])
     wanted = {"trial": pa.types.is_integer, "state": pa.types.is_string}
     for name, fits in wanted.items():
