@@ -39,7 +39,7 @@ class RunError(AtmcError):
 
 
 class StorageError(AtmcError):
-    """A disk or share that cannot be written for now: full, unreachable, not permitted. The study goes on later."""
+    """A run folder that cannot be written for now: full, unreachable, forbidden, or taken over by another driver."""
 
 
 class TrialFailed(AtmcError):

@@ -38,6 +38,14 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
+def size_text(size_bytes: int) -> str:
+    """In the largest decimal unit of which it has one: 1.5 MB."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.1f} {unit}"
+    return f"{size_bytes} bytes"
+
+
 def check_device(device: str) -> None:
     """Passes if torch computes on `device` and gives the result back, which "meta" does not."""
     import torch

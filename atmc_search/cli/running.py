@@ -7,13 +7,16 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
-from atmc_search.cli.common import draw, echo, print_front
+from atmc_search.cli.common import draw, echo, print_front, size_text
 from atmc_search.errors import AtmcError, SpecError
+
+if TYPE_CHECKING:
+    from atmc_search.results import RunFolder
 
 
 @click.command()
@@ -53,6 +56,7 @@ def run(spec: Path, overrides: tuple[str, ...], runs: Path, address: str, cpus: 
         echo(f"hypervolume {result.hypervolume:.3f}")
     states = ", ".join(f"{count} {state}" for state, count in result.trials["state"].value_counts().items())
     echo(f"{len(result.trials)} trials ({states}), {result.ran} of them run now")
+    _print_disk(result.folder)
     if result.interrupted:
         echo(f"stopped early; go on by the same command: {shlex.join(['atmc-search', *sys.argv[1:]])}")
         sys.exit(128 + (result.signal or signal.SIGINT))
@@ -120,6 +124,17 @@ def _print_run(path: Path) -> None:
     print_front(path, rows)
     picture = f", {draw(path, path / 'front.png').name}" if len(rows) else ""
     echo(f"\n{path}/: trials.parquet, front.parquet{picture}, reports/, artifacts/, spec.yaml")
+
+
+def _print_disk(folder: RunFolder) -> None:
+    freed = folder.freed
+    if freed.files:
+        echo(
+            f"storage.keep_artifacts front: {freed.files} artifacts that no front needs removed, "
+            f"{size_text(freed.size_bytes)} freed"
+        )
+    parts = (f"{name} {size_text(use.size_bytes)} ({use.files} files)" for name, use in folder.disk_use().items())
+    echo("on disk: " + ", ".join(parts))
 
 
 def _print_space(prepared: Any) -> None:

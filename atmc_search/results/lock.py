@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
-from atmc_search.errors import RunError
+from atmc_search.errors import AtmcError, RunError, StorageError
 from atmc_search.results.atomic import is_partial, partial_name, write_atomic
 
 LEASE_S = 60.0
@@ -86,11 +86,16 @@ class StudyLock:
         self._take()
         threading.Thread(target=self._beat_on, name="study-lock", daemon=True).start()
 
+    @property
+    def token(self) -> str:
+        """For processes that help the driver: see `check_token`."""
+        return self._holder.token
+
     def check(self) -> None:
         """Renews the lease if it is time to.
 
         Raises:
-            RunError: the study is somebody else's by now.
+            StorageError: the study is somebody else's by now.
             OSError: the folder cannot be read or written.
         """
         with self._guard:
@@ -103,7 +108,7 @@ class StudyLock:
                 return
             highest = max(_numbers(self._folder), default=-1)
             if not self._own(highest):
-                raise RunError(f"{_refusal(self._folder, highest)}; this one lost it and stops")
+                raise _lost(self._folder)
             started = _clock()
             os.utime(self._path(self._number))
             self._beaten = started
@@ -117,7 +122,7 @@ class StudyLock:
 
     def _beat_on(self) -> None:
         while not self._done.wait(self._lease_s / _BEATS):
-            with suppress(OSError, RunError):  # who writes next gets to know, or tries longer
+            with suppress(OSError, AtmcError):  # who writes next gets to know, or tries longer
                 self.check()
 
     def _take(self, *, again: bool = False) -> None:
@@ -132,7 +137,7 @@ class StudyLock:
                 # Once followed, a suspended driver is out even if its successor is done: it has not seen what that did.
                 may = self._own(before) if again else not before or _free(self._path(before), now)
                 if not may:
-                    raise RunError(_refusal(self._folder, before))
+                    raise _lost(self._folder) if again else RunError(_refusal(self._folder, before))
                 _claim(partial, self._path(number))
             except FileExistsError:
                 raise RunError(_refusal(self._folder, number)) from None
@@ -155,6 +160,18 @@ class StudyLock:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:08d}.json"
+
+
+def check_token(folder: Path, token: str) -> None:
+    """For a process that writes on behalf of the driver with this token.
+
+    Raises:
+        StorageError: the study is somebody else's by now.
+        OSError: the folder cannot be read.
+    """
+    held = _read(folder / f"{max(_numbers(folder), default=0):08d}.json")
+    if held is None or held.token != token:
+        raise _lost(folder)
 
 
 def _claim(partial: Path, path: Path) -> None:
@@ -180,6 +197,11 @@ def _free(path: Path, now: float) -> bool:
     here = _this_process(0.0)
     same = holder.host == here.host and holder.machine == here.machine != ""
     return holder.released or (same and _began(holder.pid) != holder.began) or silent > holder.lease_s
+
+
+def _lost(folder: Path) -> StorageError:
+    number = max(_numbers(folder), default=0)
+    return StorageError(f"{_refusal(folder, number)}; this driver lost the study while it was suspended, and stops")
 
 
 def _refusal(folder: Path, number: int) -> str:

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -26,7 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from atmc_search.errors import RunError, SpecError
+from atmc_search.errors import RunError, SpecError, StorageError
 from atmc_search.results.atomic import is_partial, patiently, write_atomic
 from atmc_search.results.checks import require_columns
 from atmc_search.results.columns import Column, schema_of
@@ -34,7 +36,7 @@ from atmc_search.results.derive import front_of, trials_of
 from atmc_search.results.frames import table_bytes, to_arrow, to_frame
 from atmc_search.results.keep import OVER, DiskUse, disk_use, on_a_front
 from atmc_search.results.layout import check_format, format_bytes
-from atmc_search.results.lock import StudyLock
+from atmc_search.results.lock import StudyLock, check_token
 from atmc_search.results.reports import Reports
 from atmc_search.spec import StorageSpec, StudySpec, dump_yaml, load_study
 
@@ -44,8 +46,8 @@ _log = logging.getLogger(__name__)
 class RunFolder:
     """Paths, atomic writes and reads of one study's folder."""
 
-    def __init__(self, path: str | Path, *, patience_s: float | None = None) -> None:
-        """`patience_s`: for how long a write is tried again; default: the spec's, once the folder holds one."""
+    def __init__(self, path: str | Path, *, token: str = "") -> None:
+        """`token`: of the driver on whose behalf this process writes; writes fail once it lost the study."""
         self.path = Path(path)
         self.spec_path = self.path / "spec.yaml"
         self.format_path = self.path / "study.json"
@@ -54,7 +56,9 @@ class RunFolder:
         self.starts = self.path / "starts"
         self.damaged = self.path / "damaged"
         self.freed = DiskUse()
-        self._patience_s = patience_s
+        self._token = token
+        self._patience_s: float | None = None
+        self._gave_up = -math.inf
         self._lock: StudyLock | None = None
         self._reports = Reports(
             self.reports,
@@ -107,10 +111,14 @@ class RunFolder:
         """That the study is still held, where it was: a suspended driver may have lost it.
 
         Raises:
-            RunError: it was lost.
+            StorageError: it was lost.
         """
-        if self._lock is not None:
-            patiently(self._lock.check, self.path, self.patience_s)
+        patiently(self._check, self.path, self.patience_s)
+
+    @property
+    def token(self) -> str:
+        """What a process that helps this driver opens the folder with."""
+        return "" if self._lock is None else self._lock.token
 
     def create(self, spec: StudySpec) -> None:
         """Makes the folder, or goes on with the same study's; `spec` becomes the spec as run.
@@ -122,7 +130,7 @@ class RunFolder:
         for path, known in ((self.format_path, sound), (self.spec_path, self._known(spec))):
             if not known:
                 self.set_aside({path: "not what it should hold"})
-        self._patience_s = spec.storage.patience_s if self._patience_s is None else self._patience_s
+        self._patience_s = spec.storage.patience_s
         try:
             for folder in (self.reports, self.artifacts, self.starts):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -147,8 +155,7 @@ class RunFolder:
         """Writes a file of this folder whole or not at all, with patience.
 
         Raises:
-            StorageError: it cannot be written.
-            RunError: another driver has taken over the study.
+            StorageError: it cannot be written, or another driver has taken over the study.
         """
         self._write(path, data, new=False)
 
@@ -156,12 +163,12 @@ class RunFolder:
         """Writes one report as reports/<number>.parquet. Columns that the row lacks are null.
 
         Raises:
-            StorageError, RunError: as `write`.
+            StorageError: as `write`.
         """
         try:
             self._reports.append(row, columns, number)
         except FileExistsError:
-            raise RunError(
+            raise StorageError(
                 f"{self.reports}: report {number} is there already, so another driver writes beside this one; stop "
                 "one of them"
             ) from None
@@ -250,11 +257,23 @@ class RunFolder:
 
     def _write(self, path: Path, data: bytes, *, new: bool) -> None:
         def once() -> None:
-            if self._lock is not None:
-                self._lock.check()
+            self._check()
+            path.parent.mkdir(exist_ok=True)
             write_atomic(path, data, new=new)
 
-        patiently(once, path, self.patience_s)
+        # Others may wait to write after this one: what was tried for long in vain is not tried for long again.
+        recently = time.monotonic() - self._gave_up < self.patience_s
+        try:
+            patiently(once, path, 0.0 if recently else self.patience_s)
+        except StorageError:
+            self._gave_up = time.monotonic()
+            raise
+
+    def _check(self) -> None:
+        if self._lock is not None:
+            self._lock.check()
+        elif self._token:
+            check_token(self.path / "lock", self._token)
 
     def _known(self, spec: StudySpec) -> bool:
         """Whether the folder's spec, if it has one, can be read; else what its reports say decides whose it is.

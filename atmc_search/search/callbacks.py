@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from atmc_search.errors import StorageError
 from atmc_search.results import RunFolder
 from atmc_search.search.checkpoints import Checkpoints
 from atmc_search.search.lost import failures, why_lost
@@ -55,6 +56,8 @@ class Recorder(Callback):
         self._failed = 0
         self._announced = False
         self._derived_at = self._looked_at = 0.0
+        self._trials = pd.DataFrame({"state": []})
+        self.halted = False
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks for `Tuner.restore`, which is not used here; a terminal cannot be pickled.
@@ -87,6 +90,9 @@ class Recorder(Callback):
     ) -> None:
         number = trial.config[TRIAL_NUMBER]
         report = dict(result["report"])
+        if report["state"] == "unwritten":
+            self._halt(report["reason"])
+            return
         for note in result["notes"]:
             self._progress.say(f"trial {number} {note}")
         if report["state"] == "running" and self._rungs and number in self._rungs.reasons:
@@ -111,7 +117,7 @@ class Recorder(Callback):
         if number not in self._started:  # its worker died before it began
             self._begin(number, trial)
         text = failures(trial)
-        ray.get(self._depot.put_traceback.remote(number, text))
+        self._guarded(lambda: ray.get(self._depot.put_traceback.remote(number, text)))
         reason = self._timed_out.get(number) or f"worker lost: {why_lost(text)}"
         self._write(number, {**self._rows[number], "state": "failed", "reason": reason})
 
@@ -121,6 +127,7 @@ class Recorder(Callback):
         if now - self._looked_at > _LOOK_EVERY_S:
             self._looked_at = now
             self._end_overdue(trials)
+            self._guarded(self._folder.check)
         if self._stop.made and not self._announced:
             self._announced = True
             within = self._prepared.spec.search.stop_within_s
@@ -149,8 +156,10 @@ class Recorder(Callback):
             if row["state"] == "running":
                 reason = "the sweep was stopped; run it again to go on"
                 self._write(number, {**row, "state": "interrupted", "reason": reason})
-        self._checkpoints.keep_only({number for number, row in self._rows.items() if row["state"] == "interrupted"})
-        return self._derive()
+        unfinished = {number for number, row in self._rows.items() if row["state"] == "interrupted"}
+        self._guarded(lambda: self._checkpoints.keep_only(unfinished))
+        self._guarded(self._derive)
+        return self._trials
 
     def _write(self, number: int, report: Mapping[str, Any]) -> None:
         # Only what this report says: metrics of an earlier epoch must not pass for this one's.
@@ -159,6 +168,9 @@ class Recorder(Callback):
         if number in self._clocks:
             row["elapsed_s"] = time.monotonic() - self._clocks[number]
         self._rows[number] = row
+        self._guarded(lambda: self._record(number, row))
+
+    def _record(self, number: int, row: Mapping[str, Any]) -> None:
         self._folder.append(row, self._prepared.columns, self._next)
         self._next += 1
         self._progress.report(row)
@@ -176,7 +188,21 @@ class Recorder(Callback):
                 f"{row['reason']!r}; mend that, or raise it, and run again"
             )
 
-    def _derive(self) -> pd.DataFrame:
-        trials = self._folder.write_derived(self._folder.read_reports(), self._prepared.spec, self._prepared.columns)
+    def _derive(self) -> None:
+        self._trials = self._folder.derive(self._prepared.spec, self._prepared.columns)
         self._derived_at = time.monotonic()
-        return trials
+
+    def _guarded(self, write: Callable[[], object]) -> None:
+        """Does what touches the run folder, while that is ours and can be written; from the first fault on nothing."""
+        if self.halted:
+            return
+        try:
+            write()
+        except StorageError as error:
+            self._halt(str(getattr(error, "cause", error)))
+        except OSError as error:
+            self._halt(f"{self._folder.path}: cannot be written ({error.strerror}); mend that, then run again")
+
+    def _halt(self, reason: str) -> None:
+        self.halted = True
+        self._stop.make(reason, at_once=True)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from atmc_search.errors import RunError
-from atmc_search.results.store import write_atomic
+from atmc_search.results import RunFolder
 from atmc_search.training import tensors_from_bytes, tensors_to_bytes
 
 
@@ -67,13 +67,13 @@ class Checkpoint:
 class Checkpoints:
     """The folder `checkpoints/` of a run: the newest checkpoint of each trial that has not ended."""
 
-    def __init__(self, run: str | Path) -> None:
-        self._folder = Path(run) / "checkpoints"
+    def __init__(self, run: str | Path, token: str = "") -> None:
+        self._run = RunFolder(run, token=token)
+        self._folder = self._run.path / "checkpoints"
 
     def write(self, trial: int, data: bytes) -> None:
         """Replaces the trial's checkpoint, whole or not at all."""
-        self._folder.mkdir(exist_ok=True)
-        write_atomic(self._path(trial), data)
+        self._run.write(self._path(trial), data)
 
     def read(self, trial: int) -> bytes | None:
         """The trial's newest checkpoint; None where there is none."""

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import ray
 
 from atmc_search.data import Splits, load_splits
-from atmc_search.results import RunFolder, write_atomic
+from atmc_search.results import RunFolder
 from atmc_search.search.checkpoints import Checkpoints
 from atmc_search.spec import DataSpec
 from atmc_search.training import tensors_from_bytes
@@ -46,9 +46,10 @@ class Claim:
 class Depot:
     """See the module. Used as a Ray actor; methods return quickly, so that one thread serves all trials."""
 
-    def __init__(self, run: str) -> None:
-        self._folder = RunFolder(run)
-        self._checkpoints = Checkpoints(run)
+    def __init__(self, run: str, token: str = "") -> None:
+        """`token`: of the driver's lock, see `RunFolder`."""
+        self._folder = RunFolder(run, token=token)
+        self._checkpoints = Checkpoints(run, token)
         self._data: dict[DataSpec, list[ray.ObjectRef[Any]]] = {}
         self._starts: dict[str, ray.ObjectRef[Any]] = {}
         self._failed: dict[str, str] = {}
@@ -90,7 +91,7 @@ class Depot:
 
     def put_start(self, key: str, data: bytes) -> None:
         """Takes in a start (safetensors); it is on disk, for runs that go on later, before anyone gets it."""
-        write_atomic(self._path(key), data)
+        self._folder.write(self._path(key), data)
         self._making.pop(key, None)
         self._load(key)
 
@@ -128,8 +129,7 @@ class Depot:
     def put_traceback(self, trial: int, text: str) -> None:
         """Keeps the traceback of a failed trial as errors/<trial>.txt."""
         path = self._folder.path / "errors" / f"{trial:05d}.txt"
-        path.parent.mkdir(exist_ok=True)
-        write_atomic(path, text.encode())
+        self._folder.write(path, text.encode())
 
     def _path(self, key: str) -> Path:
         return self._folder.starts / f"{key}.safetensors"
@@ -141,7 +141,7 @@ class Depot:
             try:
                 tensors_from_bytes(data)
             except Exception:  # whatever is in the file: a start that cannot be read is set aside and made again
-                path.rename(path.with_suffix(".damaged"))
+                self._folder.set_aside({path: "no dense start"}, move=True)
                 return
             self._starts[key] = ray.put(data)
 

@@ -6,6 +6,7 @@ or the end of `search.stop_within_s`, ends it at once; what was reported is on d
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -38,9 +39,9 @@ class StopRequest:
     def made(self) -> bool:
         return self._since is not None
 
-    def make(self, reason: str) -> None:
-        """Asks for a stop in order."""
-        self._since = self._since or time.monotonic()
+    def make(self, reason: str, *, at_once: bool = False) -> None:
+        """Asks for a stop in order, or without waiting for trials that run."""
+        self._since = -math.inf if at_once else self._since or time.monotonic()
         self.reason = self.reason or reason
 
     def enforce(self) -> None:

@@ -76,12 +76,16 @@ def run_study(
     """
     prepared = prepare(spec)
     folder = RunFolder(Path(runs) / spec.name)
-    folder.create(spec)
+    with folder.held(spec):
+        return _run(prepared, folder, address, cpus, console or Console(stderr=True))
+
+
+def _run(prepared: Prepared, folder: RunFolder, address: str, cpus: int | None, console: Console) -> StudyResult:
+    spec = prepared.spec
     earlier = folder.read_reports()
     require_columns(earlier, spec.space, folder.reports)
     before = trials_of(earlier)
     finished = 0 if before.empty else int(before["state"].isin(_FINISHED).sum())
-    console = console or Console(stderr=True)
     if finished >= spec.search.trials:
         trials = folder.write_derived(earlier, spec, prepared.columns)
         with Progress(prepared, console, list) as progress:
@@ -110,7 +114,7 @@ def run_study(
             finally:
                 trials = recorder.close()
     done = int(trials["state"].isin(_FINISHED).sum())
-    if stop.reason and done < spec.search.trials:
+    if stop.reason and (recorder.halted or done < spec.search.trials):
         raise RunError(stop.reason)
     return StudyResult(
         folder, trials, done - finished, done < spec.search.trials, progress.hypervolume, signal=stop.signal
@@ -150,7 +154,7 @@ def _start_depot(folder: RunFolder, prepared: Prepared) -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # Ray may kill it for memory as any worker; what it holds is on disk, or made again by whoever asks.
     options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
-    depot: Any = ray.remote(Depot).options(**options).remote(str(folder.path.resolve()))
+    depot: Any = ray.remote(Depot).options(**options).remote(str(folder.path.resolve()), folder.token)
     ray.get(depot.put_data.remote(data_references(prepared.data)))
     return depot
 

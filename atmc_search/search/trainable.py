@@ -18,7 +18,7 @@ from ray import tune
 from ray.exceptions import RayError
 
 from atmc_search.data import Splits
-from atmc_search.errors import AtmcError, RunError, TrialFailed, shown
+from atmc_search.errors import AtmcError, RunError, StorageError, TrialFailed, shown
 from atmc_search.search.checkpoints import Checkpoint
 from atmc_search.search.sampler import TRIAL_NUMBER
 from atmc_search.spec import DataSpec, StudySpec, TrialSpec, fingerprint
@@ -63,6 +63,9 @@ class TrialTrainable(tune.Trainable):
         try:
             report = self._advance(number)
             return self._result(report)
+        except StorageError as error:  # of the run folder: no fault of the trial, which goes on when the sweep does
+            reason = str(getattr(error, "cause", error))  # Ray's own text has the whole traceback
+            return {"report": {**self._facts, "state": "unwritten", "reason": reason}, "notes": [], "done": True}
         except AtmcError as error:
             reason = str(error)
         except RayError:

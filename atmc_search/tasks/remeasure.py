@@ -224,6 +224,8 @@ def _opened(
         path = f"{folder.path}: the artifact of trial {row['trial']}"
         if row["artifact"] is None and row["state"] == "failed":
             raise RunError(f"{path} is missing because the trial failed: {row['reason']}; name a trial that did not")
+        if row["artifact"] is None and study.storage.keep_artifacts == "front":
+            raise RunError(f"{path} is gone, as no front needs it (storage.keep_artifacts: front); name one on a front")
         try:
             data = (folder.path / row["artifact"]).read_bytes()
         except (OSError, TypeError):

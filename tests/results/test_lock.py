@@ -8,15 +8,16 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from breaking import Child, until
 
-from atmc_search.errors import RunError
+from atmc_search.errors import RunError, StorageError
 from atmc_search.results import Column, RunFolder
+from atmc_search.results import lock as lock_module
 from atmc_search.results.lock import StudyLock
 from atmc_search.spec import StudySpec
 
@@ -26,6 +27,22 @@ HOURS = 10_000.0
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "study" / "lock"
+
+
+@pytest.fixture(autouse=True)
+def released(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ends every lock's thread with its test."""
+    acquired: list[StudyLock] = []
+    acquire = StudyLock.acquire
+
+    def noted(self: StudyLock) -> None:
+        acquired.append(self)
+        acquire(self)
+
+    monkeypatch.setattr(StudyLock, "acquire", noted)
+    yield
+    for lock in acquired:
+        lock.release()
 
 
 def newest(folder: Path) -> Path:
@@ -148,6 +165,29 @@ def test_of_many_takers_one_wins(folder: Path, links: bool, monkeypatch: pytest.
         assert sorted(taker.wait() for taker in takers) == [0] + [2] * 5, round_  # the next round finds it stale
 
 
+def test_a_taker_that_was_slow_to_take_does_not_follow_a_lock_long_gone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It found the first lock free; before it makes the second, two others come and the third lock stands alone."""
+    lock = StudyLock(folder, HOURS)
+    lock.acquire()
+    lock.release()
+    claim, others = lock_module._claim, [StudyLock(folder, HOURS), StudyLock(folder, HOURS)]
+
+    def slow(partial: Path, path: Path) -> None:
+        monkeypatch.setattr(lock_module, "_claim", claim)
+        others[0].acquire()
+        others[0].release()
+        others[1].acquire()
+        assert not path.exists()  # so that only a second look can tell
+        claim(partial, path)
+
+    monkeypatch.setattr(lock_module, "_claim", slow)
+    with pytest.raises(RunError, match="is being run by process"):
+        StudyLock(folder, HOURS).acquire()
+    lock_module.check_token(folder, others[1].token)
+
+
 def test_a_lease_is_renewed_while_nothing_is_written(folder: Path) -> None:
     child = hold(folder, 0.6)
     try:
@@ -172,7 +212,7 @@ def driver(
             until(done.exists)
             try:
                 folder.append(row(1), columns, folder.next_report())
-            except RunError as error:
+            except StorageError as error:
                 done.write_text(str(error))
                 os._exit(2)
 
@@ -218,7 +258,7 @@ def test_who_took_over_and_left_again_still_keeps_the_suspended_one_out(folder: 
     second = StudyLock(folder, 0.3)
     second.acquire()
     second.release()
-    with pytest.raises(RunError):
+    with pytest.raises(StorageError, match="this driver lost the study while it was suspended, and stops"):
         first.check()
 
 

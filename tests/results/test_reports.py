@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from breaking import Child, until
 
-from atmc_search.errors import RunError
+from atmc_search.errors import StorageError
 from atmc_search.results import Column, RunFolder, reports, trials_of
 from atmc_search.spec import StudySpec
 
@@ -352,7 +352,7 @@ def test_a_reader_beside_a_driver_that_compacts_sees_every_report_once(
 
 def test_a_number_that_is_taken_is_refused(folder: RunFolder, table: Columns, row: Row) -> None:
     folder.append(row(0), table, 0)
-    with pytest.raises(RunError, match="report 0 is there already, so another driver writes beside this one"):
+    with pytest.raises(StorageError, match="report 0 is there already, so another driver writes beside this one"):
         RunFolder(folder.path).append(row(7), table, 0)
     assert folder.read_reports()["trial"].tolist() == [0]
 

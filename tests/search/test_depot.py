@@ -128,7 +128,7 @@ def test_a_damaged_start_is_set_aside_and_made_again(run: Path, clock: Clock, da
     depot = Depot(str(run))
     assert depot.claim_start("a", 0).state == "make"
     assert not path.exists()
-    assert (run / "starts" / "a.damaged").read_bytes() == damage
+    assert (run / "damaged" / "starts" / "a.safetensors").read_bytes() == damage
     depot.put_start("a", START)
     assert depot.claim_start("a", 1).state == "ready"
 
