@@ -15,18 +15,19 @@ from numpy.typing import ArrayLike, NDArray
 # 1e5: 8 to 17 ms, moocore 17 ms), and lexsorted blockwise filtering for d > 2 (n = 1e4: 3 to 37 times slower).
 
 
-def nondominated(values: ArrayLike) -> NDArray[np.bool_]:
+def nondominated(values: ArrayLike, *, ties: bool = False) -> NDArray[np.bool_]:
     """Which rows no other row dominates.
 
     Args:
         values: (n, d) with d >= 1; every column minimised, in any unit.
+        ties: whether to keep all of several exact duplicates; else only the first.
 
     Returns:
-        (n,) mask. Of exact duplicates only the first row is kept; rows with a non-finite entry are False.
+        (n,) mask. Rows with a non-finite entry are False.
     """
     points, finite = _split(values)
     mask = np.zeros(len(finite), dtype=bool)
-    mask[finite] = moocore.is_nondominated(points, keep_weakly=False)
+    mask[finite] = moocore.is_nondominated(points, keep_weakly=ties)
     return mask
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from atmc_search.pareto import nondominated_sort
+from atmc_search.pareto import nondominated
 from atmc_search.results.derive import MEASURED, feasible, minimised
 from atmc_search.spec import BoundSpec
 
@@ -52,8 +52,7 @@ def on_a_front(
         rows = np.flatnonzero(among)
         for some in _subsets(list(objectives)):
             values = minimised(trials.iloc[rows], {name: objectives[name] for name in some})
-            first = (nondominated_sort(values) == 0) & np.isfinite(values).all(axis=1)
-            kept[rows[first]] = True
+            kept[rows[nondominated(values, ties=True)]] = True
     return kept
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from faults import fill, small_disk, until
 from rich.console import Console
 
 from atmc_search import front, load_trials
@@ -19,9 +19,6 @@ from atmc_search.errors import RunError
 from atmc_search.results import RunFolder
 from atmc_search.search import run_study
 from atmc_search.spec import StudySpec
-
-sys.path.append(str(Path(__file__).parent.parent / "results"))
-from breaking import fill, small_disk, until
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from breaking import Child, fill, in_child, small_disk, until
+from faults import Child, fill, in_child, small_disk, until
 
 from atmc_search.errors import StorageError
 from atmc_search.results import atomic

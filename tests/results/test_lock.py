@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from breaking import Child, until
+from faults import Child, until
 
 from atmc_search.errors import RunError, StorageError
 from atmc_search.results import Column, RunFolder

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from breaking import Child, until
+from faults import Child, until
 
 from atmc_search.errors import StorageError
 from atmc_search.results import Column, RunFolder, reports, trials_of
