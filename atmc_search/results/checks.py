@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from optuna.distributions import BaseDistribution
 
@@ -30,66 +32,72 @@ _KINDS = {
 }
 
 
-def read_report(path: Path) -> pa.Table:
-    """One file of reports, of which every declared column is of its type.
+def read_reports(data: bytes) -> pa.Table:
+    """A file's reports, of which every declared column is of its type.
 
     Raises:
-        RunError: not Parquet, not a file, or no report.
+        ValueError: not Parquet, or no reports; says why.
     """
     try:
         # Not pq.read_table, which takes a folder called seed=3 on the way for a column.
-        with pq.ParquetFile(path) as file:
-            if file.metadata.num_rows > _MOST_ROWS or file.metadata.num_columns > _MOST_COLUMNS:
-                size = f"{file.metadata.num_rows:,} rows of {file.metadata.num_columns:,} columns"
-                raise RunError(f"{path}: has {size}, and a report is one row; {_REMEDY}")
-            table = file.read()
-        table.validate(full=True)  # text that is no UTF-8, for one
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            rows, columns = file.metadata.num_rows, file.metadata.num_columns
+            if rows <= _MOST_ROWS and columns <= _MOST_COLUMNS:
+                table = file.read(use_threads=False)  # which for a row take twice as long
+                table.validate(full=True)  # text that is no UTF-8, for one
     except (pa.ArrowException, OSError, ValueError, TypeError, NotImplementedError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise RunError(f"{path}: not readable as Parquet ({reason}); {_REMEDY}") from None
+        raise ValueError(f"not readable as Parquet: {reason}") from None
+    if rows > _MOST_ROWS or columns > _MOST_COLUMNS:
+        raise ValueError(f"{rows:,} rows of {columns:,} columns, more than reports have")
     names = table.column_names
     for name in ("trial", "state"):
         if name not in names:
-            raise RunError(f"{path}: has no column {name!r}, so it is no report of a trial; {_REMEDY}")
+            raise ValueError(f"no column {name!r}, so no report of a trial")
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise RunError(f"{path}: has two columns {shown(twice)}; {_REMEDY}")
+        raise ValueError(f"two columns {shown(twice)}")
     for field in table.schema:
-        _check_type(path, field)
+        _check_type(field)
+    for name in ("trial", "state"):
+        if table[name].null_count:
+            raise ValueError(f"no {name} in a row")
     return table
 
 
-def _check_type(path: Path, field: pa.Field) -> None:
+def _check_type(field: pa.Field) -> None:
     declared = next((column.kind for column in (*STUDY_COLUMNS, *ATMC_COLUMNS) if column.name == field.name), None)
     allowed = [_KINDS[declared]] if declared else list(_KINDS.values())
     if not pa.types.is_null(field.type) and not any(fits(field.type) for fits in allowed):
-        wanted = declared or "a plain value"
-        raise RunError(f"{path}: its column {shown(field.name)} is {field.type}, not {wanted}; {_REMEDY}")
+        raise ValueError(f"its column {shown(field.name)} is {field.type}, not {declared or 'a plain value'}")
 
 
-def check_reports(reports: pd.DataFrame, space: Mapping[str, BaseDistribution], where: Path) -> None:
+def check_values(table: pa.Table, space: Mapping[str, BaseDistribution]) -> None:
     """Passes if no report says what no trial of this study can.
 
     Args:
-        reports: one row a report.
+        table: one row a report.
         space: the study's distributions by dotted path; values that a trial did not use are missing.
-        where: the folder, for the message.
 
     Raises:
-        RunError: a trial without a number, a value outside its distribution, or the path of an artifact that leads
-            out of the folder.
+        ValueError: a trial below 0, a value outside its distribution, or the path of an artifact that leads out of the
+            folder; says which.
     """
-    if reports["trial"].isna().any() or (reports["trial"] < 0).any():
-        raise RunError(f"{where}: a report's trial is no number from 0; {_REMEDY}")
-    for name in reports["artifact"].dropna().unique() if "artifact" in reports else ():
+    if (pc.min(table["trial"]).as_py() or 0) < 0:
+        raise ValueError("its trial is no number from 0")
+    for name in _distinct(table, "artifact"):
         place = PurePosixPath(str(name))
         if place.is_absolute() or ".." in place.parts:
-            raise RunError(f"{where}: a report's artifact is {shown(name)}, outside the run's folder; {_REMEDY}")
+            raise ValueError(f"its artifact is {shown(name)}, outside the run's folder")
     for path, distribution in space.items():
-        for value in reports[path].dropna().unique() if path in reports else ():
-            plain = value.item() if hasattr(value, "item") else value
-            if not _contains(distribution, plain):
+        for value in _distinct(table, path):
+            if not _contains(distribution, value):
                 (column,) = parameter_columns({path: distribution})
-                raise RunError(f"{where}: a report's {path} is {shown(plain)}, not {column.meaning}; {_REMEDY}")
+                raise ValueError(f"its {path} is {shown(value)}, not {column.meaning}")
+
+
+def _distinct(table: pa.Table, name: str) -> list[Any]:
+    """What a column holds; nothing where there is none."""
+    return pc.unique(table[name].drop_null()).to_pylist() if name in table.column_names else []
 
 
 def require_columns(reports: pd.DataFrame, space: Mapping[str, BaseDistribution], where: Path) -> None:

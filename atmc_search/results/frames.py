@@ -14,7 +14,9 @@ def to_frame(table: pa.Table | None) -> pd.DataFrame:
     """As pandas: whole numbers and truth values keep their type where some are missing."""
     if table is None:
         return pd.DataFrame()
-    frame: pd.DataFrame = table.to_pandas(types_mapper=_nullable)
+    frame: pd.DataFrame = table.to_pandas(
+        types_mapper=_nullable, ignore_metadata=True
+    )  # which anybody may have written
     return frame
 
 
@@ -35,17 +37,6 @@ def table_bytes(table: pa.Table) -> bytes:
     # A dictionary of one value costs half of the time that a report takes to write.
     pq.write_table(table, sink, compression="zstd", use_dictionary=len(table) > 1)
     return bytes(sink.getvalue())
-
-
-def table_of(data: bytes) -> pa.Table:
-    """The table that a Parquet file's bytes hold.
-
-    Raises:
-        ArrowException, OSError: they are no such file.
-    """
-    # From memory: a memory map of a file that another process truncates would end this one. `read_table` takes twice
-    # as long for a single row.
-    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
 
 
 def _nullable(kind: pa.DataType) -> Any:

@@ -15,14 +15,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
-from atmc_search.errors import StorageError
+from atmc_search.errors import RunError, StorageError
 from atmc_search.results.atomic import is_partial
+from atmc_search.results.checks import read_reports
 from atmc_search.results.columns import Column, schema_of
-from atmc_search.results.frames import table_bytes, table_of
+from atmc_search.results.frames import table_bytes
 
 COMPACT_AT = 512
 """How many files of one report make a file of many."""
@@ -32,18 +33,31 @@ _NAME = re.compile(r"(\d{8,})(?:-(\d{8,}))?\.parquet")
 _READS = 10
 
 Write = Callable[[Path, bytes], None]
-SetAside = Callable[[Mapping[Path, str]], None]
+Check = Callable[[pa.Table], None]
+
+
+class SetAside(Protocol):
+    """Deals with files that are no reports, by their reasons; `nothing_else`: not one that is."""
+
+    def __call__(self, files: Mapping[Path, str], *, nothing_else: bool = False) -> None: ...
 
 
 class Reports:
     """The folder `reports/`: appends, reads, compacts."""
 
-    def __init__(self, path: Path, *, damaged: Path, write: Write, write_new: Write, set_aside: SetAside) -> None:
-        """`damaged` holds what was set aside before; the functions write files and deal with what is no report."""
+    def __init__(
+        self, path: Path, *, damaged: Path, write: Write, write_new: Write, check: Check, set_aside: SetAside
+    ) -> None:
+        """`damaged` holds what was set aside before.
+
+        The functions write files, raise ValueError for reports that no trial of the study can have made, and deal with
+        files that are no reports.
+        """
         self.path = path
         self._damaged = damaged
         self._write = write
         self._write_new = write_new
+        self._check = check
         self._set_aside = set_aside
         self._singles: dict[int, pa.Table] = {}  # those that this object appended and that lie in files of their own
         self._fresh: list[pa.Table] = []  # appended since `latest` was last called
@@ -71,7 +85,11 @@ class Reports:
         return 1 + max((int(match[2] or match[1]) for match in found if match), default=-1)
 
     def read(self) -> pa.Table | None:
-        """All reports by number; None when there is none."""
+        """All reports by number; None when there is none.
+
+        Raises:
+            RunError: there are reports, and all are another study's, or cannot be read and stay where they are.
+        """
         for _ in range(_READS):
             try:
                 return _joined(self._tables())
@@ -138,15 +156,34 @@ class Reports:
                 tables[path] = _read(path)
             except FileNotFoundError:
                 raise
-            except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-                bad[path] = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-        for path in _odd(tables):
+            except (OSError, ValueError) as error:
+                bad[path] = str(error)
+        for path in list(_odd(tables)):
             bad[path] = "columns of other types than the other reports have"
             del tables[path]
+        joined = _joined(list(tables.values()))
+        if joined is not None and self._why_not(joined):
+            foreign = {path: reason for path, table in tables.items() if (reason := self._why_not(table))}
+            if len(foreign) == len(tables):
+                path, reason = next(iter(foreign.items()))
+                raise RunError(
+                    f"{path}: {reason}, as in all reports here, so they are another study's; move them away to go on "
+                    "without them"
+                )
+            tables = {path: table for path, table in tables.items() if path not in foreign}
+            bad |= foreign
         if bad:
-            self._set_aside(bad)
+            self._set_aside(bad, nothing_else=not tables)
         many = {path: table for path, table in tables.items() if "-" in path.name}
         return many, {path: table for path, table in tables.items() if path not in many}
+
+    def _why_not(self, table: pa.Table) -> str | None:
+        """What no trial of the study can have reported, if there is such a thing."""
+        try:
+            self._check(table)
+        except ValueError as error:
+            return str(error)
+        return None
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -158,21 +195,17 @@ def _read(path: Path) -> pa.Table:
 
     Raises:
         ValueError: they are no reports, or not those that its name says.
-        ArrowException, OSError: not readable as Parquet.
+        OSError: not readable.
     """
     match = _NAME.fullmatch(path.name)
     assert match, path
     if not path.is_file() and path.exists():
         raise ValueError("not a file")
-    table = table_of(path.read_bytes())
+    table = read_reports(path.read_bytes())
     first, last = int(match[1]), int(match[2] or match[1])
-    wanted = {"trial": pa.types.is_integer, "state": pa.types.is_string}
-    for name, fits in wanted.items():
-        if name not in table.column_names or not fits(table[name].type) or table[name].null_count:
-            raise ValueError(f"no report: it has no column {name!r} of our kind")
     if match[2] is None:
         if len(table) != 1:
-            raise ValueError(f"no report: it has {len(table)} rows")
+            raise ValueError(f"{len(table):,} rows, and a report is one")
         table = _numbered(table, first)
     numbers = table[NUMBER].to_pylist() if NUMBER in table.column_names else []
     if not numbers or (numbers[0], numbers[-1]) != (first, last) or sorted(set(numbers)) != numbers:

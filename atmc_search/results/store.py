@@ -27,10 +27,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from atmc_search.errors import RunError, SpecError, StorageError
+from atmc_search.errors import RunError, SpecError, StorageError, printable
 from atmc_search.results.atomic import is_partial, patiently, write_atomic
-from atmc_search.results.checks import require_columns
+from atmc_search.results.checks import check_values, require_columns
 from atmc_search.results.columns import Column, schema_of
 from atmc_search.results.derive import front_of, trials_of
 from atmc_search.results.frames import table_bytes, to_arrow, to_frame
@@ -65,6 +66,7 @@ class RunFolder:
             damaged=self.damaged / "reports",
             write=self.write,
             write_new=lambda path, data: self._write(path, data, new=True),
+            check=self._check_reports,
             set_aside=self.set_aside,
         )
 
@@ -233,16 +235,25 @@ class RunFolder:
         """Files and bytes by part of the folder, the largest first."""
         return disk_use(self.path)
 
-    def set_aside(self, files: Mapping[Path, str], *, move: bool | None = None) -> None:
+    def set_aside(self, files: Mapping[Path, str], *, nothing_else: bool = False, move: bool | None = None) -> None:
         """Names files that are not what they should be, with reasons, and moves them to damaged/.
 
         Args:
             files: within the folder.
+            nothing_else: whether there is no sound file of their kind.
             move: whether to move them; default: whether this process holds the study.
+
+        Raises:
+            RunError: they are not to be moved, and nothing else is there.
         """
-        names = [f"{path.relative_to(self.path)} ({reason})" for path, reason in files.items()]
+        names = [printable(f"{path.relative_to(self.path)} ({reason})") for path, reason in files.items()]
         listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         if not (self._lock is not None if move is None else move):
+            if nothing_else:
+                raise RunError(
+                    f"{self.path}: holds no report that can be read: {listed}; "
+                    "run the study, which moves it to damaged/"
+                )
             _warn(
                 f"{self.path}: left out what cannot be read: {listed}; the next run of the study moves it to damaged/"
             )
@@ -274,6 +285,18 @@ class RunFolder:
             self._lock.check()
         elif self._token:
             check_token(self.path / "lock", self._token)
+
+    def _check_reports(self, table: pa.Table) -> None:
+        """Passes if trials of this study can have made these reports; what a damaged spec would say is left out.
+
+        Raises:
+            ValueError: says why not.
+        """
+        try:
+            space = self.spec().space
+        except SpecError:
+            space = {}
+        check_values(table, space)
 
     def _known(self, spec: StudySpec) -> bool:
         """Whether the folder's spec, if it has one, can be read; else what its reports say decides whose it is.

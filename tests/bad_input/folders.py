@@ -85,14 +85,21 @@ def run_folder(folder: Path) -> Path:
     return Path(shutil.copytree(_template(), folder / "run"))
 
 
+def one_report(folder: Path) -> None:
+    """A good run of which only the second report is left."""
+    for path in (run_folder(folder) / "reports").iterdir():
+        if path.name != Path(REPORT).name:
+            path.unlink()
+
+
 def respecified(folder: Path, *changes: tuple[str, object]) -> None:
     """A good run whose spec.yaml was changed by hand."""
     (run_folder(folder) / "spec.yaml").write_text(yaml.safe_dump(document(*changes), sort_keys=False))
 
 
 def reported(folder: Path, changes: Mapping[str, Any], *, drop: str = "") -> None:
-    """A good run of whose second report these columns are changed: to a value, or to an Arrow array; or one is gone."""
-    run_folder(folder)
+    """A run of one report, of which these columns are changed: to a value, or to an Arrow array; or one is gone."""
+    one_report(folder)
     table = pq.ParquetFile(folder / REPORT).read()
     columns = {name: table[name] for name in table.column_names if name != drop}
     columns |= {name: value if isinstance(value, pa.Array) else pa.array([value]) for name, value in changes.items()}

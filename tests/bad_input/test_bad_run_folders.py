@@ -74,7 +74,7 @@ CASES = [
          make=lambda folder: respecified(folder, ("constraints.speed.max", 1))),
     case("spec-samples-what-no-report-has", "front run", "'trial.train.momentum'", "no column", "move it away",
          make=lambda folder: respecified(folder, ("trial.train.momentum", {"uniform": [0.1, 0.9]}))),
-    case("spec-with-other-choices", "front run", "trial.compress.bits is 4", r"not sampled from \{5, 6\}", "move it away",
+    case("spec-with-other-choices", "front run", "trial.compress.bits is 4", r"not sampled from \{5, 6\}", "move them away",
          make=lambda folder: respecified(folder, ("trial.compress.bits", {"choice": [5, 6]}))),
     case("data-that-is-not-there", "verify run", "/nowhere", "come with", "remove|leave",
          make=lambda folder: respecified(folder, ("trial.data.root", "/nowhere"))),
