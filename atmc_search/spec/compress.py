@@ -157,7 +157,7 @@ class CompressSpec(Section):
         0.0,
         ge=0,
         description="what a bit of a code is worth in squared error, over the tensor's mean square: a weight goes to "
-        "the centre that is near and cheap, and codebooks shrink to the values that pay (0.003 to 0.1); 0: the nearest",
+        "the centre that is near and cheap, and codebooks shrink to values that pay (0.002 to 0.08); 0: the nearest",
     )
     rho: float = Field(0.1, ge=0, description="weight of the ADMM penalty")
     dual_every: int = Field(10, ge=1, description="optimizer steps between updates of the duals or the centres")
