@@ -5,8 +5,8 @@ leaving out what the budget of non-zeros values least. So the last step only eve
 epoch to epoch: files of equal k differ, as channels die and codes settle.
 
 k is sought on entropies (`compress.byte_estimate`), scaled by what the last file took, and on files only where one is
-measured: a trial packs two before training, one more in every epoch that a cubic schedule leaves bits open, and in a
-measured epoch as many as it takes to come within 2 % below the budget, mostly one to three.
+measured: a trial packs two before training, one more in every epoch in which a cubic schedule still holds more than k,
+and in a measured epoch as many as it takes to come within 2 % below the budget, mostly one to three.
 """
 
 from __future__ import annotations
