@@ -7,6 +7,8 @@
     front.parquet     the nondominated rows of those
     artifacts/        one file a trial that was measured
     starts/           what trials share (dense weights), by key
+    checkpoints/      what trials that have not ended go on from (`search.checkpoints`)
+    errors/           tracebacks of trials that failed
     damaged/          what was found here and could not be read
     lock/             which driver runs the study (`lock`)
 

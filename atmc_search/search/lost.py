@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.air.execution._internal.actor_manager import RayActorManager
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 
 _NOISE = re.compile(r"The actor died unexpectedly|(class_name|actor_id|pid|name|namespace|ip): ")
@@ -21,10 +22,14 @@ def every_loss_is_one_of_an_actor() -> Iterator[None]:
 
     Ray Tune 2.60 knows errors of actors and of tasks. Others end the sweep with "Caught unexpected exception": among
     them that Ray killed a worker because its node ran out of memory, and that a node died with a result on it.
+    That a node was preempted, which Tune does not count as a failure, is said only by errors that come after Ray knows
+    the node dead; that a connection broke is known earlier.
     """
     original = RayActorManager._actor_task_failed
 
     def failed(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, ActorUnavailableError) and _on_draining_node(str(exception.actor_id)):
+            exception = RayActorError(exception.actor_id, str(exception), preempted=True)
         if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
             exception = RayActorError(error_msg=str(exception))
         original(self, tracked_actor_task, exception)
@@ -34,6 +39,13 @@ def every_loss_is_one_of_an_actor() -> Iterator[None]:
         yield
     finally:
         RayActorManager._actor_task_failed = original  # type: ignore[method-assign]
+
+
+def _on_draining_node(actor: str) -> bool:
+    """Whether it was announced that the node of this actor would go."""
+    state = ray._private.state.state
+    node = state.actor_table(actor).get("Address", {}).get("NodeID")
+    return node in state.get_draining_nodes()
 
 
 def failures(trial: Trial) -> str:

@@ -6,8 +6,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
+from ray import ActorID
 from ray.air.execution._internal.actor_manager import RayActorManager
-from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+)
 
 from atmc_search.search.lost import every_loss_is_one_of_an_actor, failures, why_lost
 
@@ -76,6 +85,22 @@ def test_losses_that_end_a_sweep_in_ray_do_not_end_it_here(error: Exception) -> 
     assert not heard[0].preempted  # type: ignore[attr-defined]
     with pytest.raises(RuntimeError):  # only within the context
         told(error)
+
+
+@pytest.mark.parametrize("draining", [False, True])
+def test_a_broken_connection_to_a_node_that_was_announced_to_go_is_a_preemption(
+    monkeypatch: pytest.MonkeyPatch, draining: bool
+) -> None:
+    actor = ActorID.from_random()
+    state = SimpleNamespace(
+        actor_table=lambda asked: {"Address": {"NodeID": "12ab"}} if asked == actor.hex() else {},
+        get_draining_nodes=lambda: {"12ab": 99} if draining else {"34cd": 99},
+    )
+    monkeypatch.setattr(ray._private.state, "state", state)
+    with every_loss_is_one_of_an_actor():
+        heard = told(ActorUnavailableError("socket closed", actor.binary()))
+    assert [error.preempted for error in heard] == [draining] * 2  # type: ignore[attr-defined]
+    assert "socket closed" in str(heard[0])
 
 
 def test_other_errors_are_as_they_were() -> None:
