@@ -58,7 +58,7 @@ def failures(trial: Trial) -> str:
 def why_lost(text: str) -> str:
     """The informative line of what Tune keeps of a trial's failures: the last failure's."""
     last = text.rsplit("Failure # ", 1)[-1]
-    lines = [line.strip() for line in last.splitlines()[1:] if line.strip() and not _NOISE.search(line)]
+    lines = [line for line in map(str.strip, last.splitlines()[1:]) if line and not _NOISE.match(line)]
     if "Traceback" in last:  # an exception inside a worker: what it says stands at the end
         lines = lines[-1:]
     reason, *_ = " ".join(lines[:1] or ["its worker process died"]).split(" Some common causes")

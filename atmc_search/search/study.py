@@ -155,7 +155,7 @@ def _start_depot(folder: RunFolder, prepared: Prepared) -> Any:
     # Ray may kill it for memory as any worker; what it holds is on disk, or made again by whoever asks.
     options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
     depot: Any = ray.remote(Depot).options(**options).remote(str(folder.path.resolve()), folder.token)
-    ray.get(depot.put_data.remote(data_references(prepared.data)))
+    depot.put_data.remote(data_references(prepared.data))  # not waited for: it comes up while the first workers do
     return depot
 
 

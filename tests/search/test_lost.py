@@ -48,6 +48,10 @@ OSError: [Errno 28] No space left on device
             "The actor is dead because its worker process has died. Worker unexpectedly exits with a connection error "
             "code 2. End of file.",
         ),
+        (
+            DIED.split("Failure # 2")[0].replace("Node Id: 12ab", "Node Id: 12ab, node name: 192.0.2.2"),
+            "The actor died because its node has died. Node Id: 12ab, node name: 192.0.2.2",
+        ),
         (RAISED, "OSError: [Errno 28] No space left on device"),
         ("", "its worker process died"),
         ("Failure # 1 (occurred at now)\n" + "x" * 999, "x" * 300),
