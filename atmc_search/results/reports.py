@@ -20,7 +20,6 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from atmc_search.errors import RunError, StorageError
-from atmc_search.results.atomic import is_partial
 from atmc_search.results.checks import read_reports
 from atmc_search.results.columns import Column, schema_of
 from atmc_search.results.frames import table_bytes
@@ -108,11 +107,9 @@ class Reports:
         return self._latest
 
     def tidy(self) -> None:
-        """For who may write, at the start: removes leftovers, sets aside what is no report, compacts."""
+        """For who may write, at the start: removes what compacting left, sets aside what is no report, compacts."""
         for path in _entries(self.path):
-            if is_partial(path):
-                path.unlink(missing_ok=True)
-            elif not path.name.startswith(".") and not _NAME.fullmatch(path.name):
+            if not path.name.startswith(".") and not _NAME.fullmatch(path.name):
                 self._set_aside({path: "no report's name"})
         many, one = self._sound()
         held = {number for table in many.values() for number in table[NUMBER].to_pylist()}

@@ -328,12 +328,11 @@ class RunFolder:
     def _tidy(self) -> None:
         """Removes what writers that died left behind, sets aside what cannot be a file of ours."""
         try:
-            for folder in (self.path, self.artifacts, self.starts):
-                for path in list(folder.iterdir()):
-                    if is_partial(path):
-                        path.unlink(missing_ok=True)
-                    elif not path.is_file() and (folder != self.path or path.suffix == ".parquet"):
-                        self.set_aside({path: "not a file"})
+            for path in [path for path in self.path.rglob(".*") if is_partial(path) and path.parent.name != "lock"]:
+                path.unlink(missing_ok=True)
+            for path in [*self.artifacts.iterdir(), *self.starts.iterdir(), *self.path.glob("*.parquet")]:
+                if not path.is_file():
+                    self.set_aside({path: "not a file"})
             self._reports.tidy()
         except OSError as error:
             raise self._unwritable(error) from None
