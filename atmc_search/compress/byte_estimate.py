@@ -145,8 +145,7 @@ class RateModel:
                 continue
             kept = self.values[i][np.abs(self.values[i]) >= self.magnitudes[i][n - 1]]
             kept = kept[:: max(1, len(kept) // _SAMPLE)]
-            quantiles = np.quantile(kept, (np.arange(2**bits) + 0.5) / 2**bits).astype(np.float32)
-            coded = nearest(kept, kmeans_with_zero(kept, 2**bits, seed=seed, warm=quantiles, zero=False), zero=False)
+            coded = nearest(kept, kmeans_with_zero(kept, 2**bits, seed=seed, zero=False), zero=False)
             _, found = np.unique(coded, return_counts=True)
             shares = found / found.sum()
             entropies[i] = -(shares * np.log2(shares)).sum()
