@@ -53,9 +53,10 @@ def ray_for(resources: ResourcesSpec, address: str, cpus: int | None) -> Iterato
     if began_here:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except Exception as error:  # Ray raises plain ones, too, where a machine is too busy to start it in time
             reason = " ".join(str(error).split())[:200]
-            raise RunError(f"--address {address}: Ray does not answer there ({reason}); check the address") from None
+            remedy = "run it again" if address == "local" else "check the address"
+            raise RunError(f"--address {address}: Ray does not answer there ({reason}); {remedy}") from None
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # "Trials did not complete": they are rows
     # Losses are lines of ours; these are pages.

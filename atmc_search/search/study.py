@@ -113,6 +113,7 @@ def _run(prepared: Prepared, folder: RunFolder, address: str, cpus: int | None, 
                 pass
             finally:
                 trials = recorder.close()
+                ray.kill(depot)  # Tune keeps a handle of it for as long as Ray is up
     done = int(trials["state"].isin(_FINISHED).sum())
     if stop.reason and (recorder.halted or done < spec.search.trials):
         raise RunError(stop.reason)

@@ -151,7 +151,8 @@ def test_signals_stop_in_order_or_at_once_and_the_same_command_goes_on(
     (tmp_path / "toys.yaml").write_text(dump_yaml(spec))
     command = [sys.executable, "-m", "atmc_search", "run", "toys.yaml", "--cpus", "1"]
     options: dict[str, Any] = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    environment = {**os.environ, "PYTHONPATH": str(user_modules)}
+    path = os.pathsep.join([str(user_modules), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
     folder = RunFolder(tmp_path / "runs" / "toys")
 
     def stopped_by(*signals: signal.Signals, when: Callable[[], bool]) -> tuple[int, str, str]:
