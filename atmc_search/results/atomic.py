@@ -90,7 +90,7 @@ def patiently(action: Callable[[], _Result], path: Path, patience_s: float) -> _
         except OSError as error:
             reason = error.strerror or str(error)
             if error.errno not in _MAY_PASS or waited >= patience_s:
-                often = f" in {tries} tries over {waited:.0f} s" if tries > 1 else ""
+                often = f" in {tries} tries over {round(waited, 2):g} s" if tries > 1 else ""
                 raise StorageError(
                     f"{path}: cannot be written ({reason}{often}); make room or mend its folder, then run the same "
                     "command again: all that was reported is kept"

@@ -118,7 +118,10 @@ class StudyLock:
         self._done.set()
         with self._guard, suppress(OSError):
             if self._own(max(_numbers(self._folder), default=-1)):
-                write_atomic(self._path(self._number), _dump(self._holder, released=True))
+                try:
+                    write_atomic(self._path(self._number), _dump(self._holder, released=True))
+                except OSError:  # a full disk: then it is as if not heard of since long
+                    os.utime(self._path(self._number), (0, 0))
 
     def _beat_on(self) -> None:
         while not self._done.wait(self._lease_s / _BEATS):

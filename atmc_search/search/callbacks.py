@@ -128,7 +128,7 @@ class Recorder(Callback):
             self._looked_at = now
             self._end_overdue(trials)
             self._guarded(self._folder.check)
-        if self._stop.made and not self._announced:
+        if self._stop.made and not self._announced and not self.halted:
             self._announced = True
             within = self._prepared.spec.search.stop_within_s
             again = " (Ctrl-C again: at once)" if self._stop.signal else ""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import Child, until
+from faults import Child, fill, small_disk, until
 
 from atmc_search.errors import RunError, StorageError
 from atmc_search.results import Column, RunFolder
@@ -129,6 +129,18 @@ def test_what_is_released_is_free_and_only_the_last_lock_stays(folder: Path) -> 
     assert [path.name for path in folder.iterdir()] == ["00000003.json"]
 
 
+def test_a_full_disk_does_not_keep_a_lock_from_being_released(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        lock = StudyLock(disk / "study" / "lock", HOURS)
+        lock.acquire()
+        ballast = fill(disk)
+        lock.release()
+        ballast.unlink()
+        again = StudyLock(disk / "study" / "lock", HOURS)
+        again.acquire()
+        again.release()
+
+
 def test_a_lock_that_cannot_be_read_holds_for_a_lease(folder: Path) -> None:
     StudyLock(folder, 60).acquire()
     newest(folder).write_text("{")
@@ -154,8 +166,9 @@ def test_of_many_takers_one_wins(folder: Path, links: bool, monkeypatch: pytest.
             try:
                 lock.acquire()
             except RunError:
+                go.with_name(f"{go.name}-lost-{os.getpid()}").touch()
                 os._exit(2)
-            time.sleep(0.5)  # longer than any other takes to look
+            until(lambda: len(list(go.parent.glob(f"{go.name}-lost-*"))) == 5, 60)  # all have looked while it holds
             lock.check()
             os._exit(0)  # as if killed: without release
 
