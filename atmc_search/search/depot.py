@@ -55,6 +55,15 @@ class Depot:
         self._failed: dict[str, str] = {}
         self._making: dict[str, _Making] = {}
         self._training_since: dict[int, float] = {}
+        self._workers: list[Any] = []
+
+    def enroll(self, worker: Any) -> None:
+        """Takes in the handle of an actor that runs trials."""
+        self._workers.append(worker)
+
+    def workers(self) -> list[Any]:
+        """The handles of all of them, of which some may have ended."""
+        return self._workers
 
     def put_data(self, data: Mapping[DataSpec, list[ray.ObjectRef[Any]]]) -> None:
         """Takes in what the driver has loaded. A restarted depot loads it itself."""

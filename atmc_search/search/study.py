@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 import ray
 from ray import tune
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
@@ -30,6 +32,7 @@ from atmc_search.search.stopping import StopNow, StopRequest
 from atmc_search.search.trainable import TrialTrainable
 from atmc_search.spec import StudySpec
 
+_END_S = 10.0
 _FINISHED = ("complete", "stopped", "failed")
 
 
@@ -113,7 +116,7 @@ def _run(prepared: Prepared, folder: RunFolder, address: str, cpus: int | None, 
                 pass
             finally:
                 trials = recorder.close()
-                ray.kill(depot)  # Tune keeps a handle of it for as long as Ray is up
+                _end(depot)
     done = int(trials["state"].isin(_FINISHED).sum())
     if stop.reason and (recorder.halted or done < spec.search.trials):
         raise RunError(stop.reason)
@@ -149,6 +152,14 @@ def _fit(
     )
     with every_loss_is_one_of_an_actor():
         tuner.fit()
+
+
+def _end(depot: Any) -> None:
+    """Ends what this study left in a Ray that may go on: Tune keeps handles, and workers would hold their resources."""
+    with suppress(RayError):
+        for worker in ray.get(depot.workers.remote(), timeout=_END_S):
+            ray.kill(worker)
+    ray.kill(depot)
 
 
 def _start_depot(folder: RunFolder, prepared: Prepared) -> Any:

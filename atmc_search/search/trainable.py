@@ -52,6 +52,7 @@ class TrialTrainable(tune.Trainable):
         self._device = "cuda" if gpu else "cpu"
         torch.set_num_threads(max(1, int(spec.resources.cpu)))
         make_repeatable()
+        self._depot.enroll.remote(ray.get_runtime_context().current_actor)
         self._begin()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

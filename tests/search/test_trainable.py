@@ -40,6 +40,7 @@ class Here:
 def folder(tmp_path: Path, make_study: Callable[..., StudySpec], monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setattr(depot_module.ray, "put", lambda value: value)
     monkeypatch.setattr(trainable_module.ray, "get", lambda value: value)
+    monkeypatch.setattr(trainable_module.ray, "get_runtime_context", lambda: SimpleNamespace(current_actor=None))
     made = RunFolder(tmp_path / "parts")
     made.create(study(make_study))
     return made
