@@ -158,7 +158,7 @@ def test_signals_stop_in_order_or_at_once_and_the_same_command_goes_on(
     def stopped_by(*signals: signal.Signals, when: Callable[[], bool]) -> tuple[int, str, str]:
         driver = subprocess.Popen(command, env=environment, start_new_session=True, **options)
         try:
-            deadline = time.monotonic() + 150
+            deadline = time.monotonic() + 300
             while not when():
                 assert driver.poll() is None, driver.communicate()
                 assert time.monotonic() < deadline
