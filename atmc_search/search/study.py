@@ -28,7 +28,7 @@ from atmc_search.search.preflight import Prepared, prepare
 from atmc_search.search.progress import Progress
 from atmc_search.search.sampler import OptunaSearcher
 from atmc_search.search.scheduler import Rungs, make_scheduler
-from atmc_search.search.stopping import StopNow, StopRequest
+from atmc_search.search.stopping import StopRequest
 from atmc_search.search.trainable import TrialTrainable
 from atmc_search.spec import StudySpec
 
@@ -112,8 +112,9 @@ def _run(prepared: Prepared, folder: RunFolder, address: str, cpus: int | None, 
             try:
                 with progress, tempfile.TemporaryDirectory(prefix="atmc-search-") as scratch:
                     _fit(spec, searcher, scheduler, recorder, depot, spec.search.trials - finished, scratch)
-            except StopNow:
-                pass
+            except KeyboardInterrupt:  # StopNow; Ray makes a plain one of what a signal raises while it waits
+                if not stop.made:
+                    raise
             finally:
                 trials = recorder.close()
                 _end(depot)
