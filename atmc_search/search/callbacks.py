@@ -141,10 +141,10 @@ class Recorder(Callback):
         if most is None:
             return
         running = {trial.config[TRIAL_NUMBER]: trial for trial in trials if trial.status == Trial.RUNNING}
-        for number, seconds in ray.get(self._depot.training_s.remote()).items():
-            trial = running.get(number)
+        for number, seconds in ray.get(self._depot.training_s.remote(list(running))).items():
+            trial = running[number]
             # The depot may still tell the time of a worker that was lost.
-            if trial is None or min(seconds, time.monotonic() - self._on_worker_since[number]) <= most:
+            if min(seconds, time.monotonic() - self._on_worker_since[number]) <= most:
                 continue
             self._timed_out[number] = f"timeout: trained for longer than search.trial_timeout_s = {most:g} s"
             trial.max_failures = 0

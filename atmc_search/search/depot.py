@@ -10,7 +10,7 @@ report is sent. All methods may be called twice with the same arguments: Ray res
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +55,9 @@ class Depot:
         self._failed: dict[str, str] = {}
         self._making: dict[str, _Making] = {}
         self._training_since: dict[int, float] = {}
+        self._waiting: set[int] = set()
+        # Set where this depot follows one that was lost: since when trials it has not heard of must be training.
+        self._restarted_at = time.monotonic() if _restarted() else None
         self._workers: list[Any] = []
 
     def enroll(self, worker: Any) -> None:
@@ -77,6 +80,7 @@ class Depot:
 
     def claim_start(self, key: str, owner: int) -> Claim:
         """Asks for the start of this key on behalf of trial number `owner`."""
+        self._waiting.add(owner)
         if key in self._failed:
             return Claim("failed", reason=self._failed[key])
         if key not in self._starts:
@@ -92,6 +96,7 @@ class Depot:
 
     def renew_start(self, key: str, owner: int, progress: Mapping[str, Any]) -> None:
         """The maker is alive and this far."""
+        self._waiting.add(owner)
         making = self._making.get(key)
         if making is not None and making.owner == owner:
             now = time.monotonic()
@@ -123,17 +128,25 @@ class Depot:
 
     def begin(self, trial: int) -> bytes | None:
         """A worker is ready to train this trial: the checkpoint to go on from, None to begin."""
+        self._waiting.discard(trial)
         self._training_since[trial] = time.monotonic()
         return self._checkpoints.read(trial)
 
     def prepare(self, trial: int) -> None:
         """A worker took on this trial; what it waits for now, a start, does not count as training."""
         self._training_since.pop(trial, None)
+        self._waiting.add(trial)
 
-    def training_s(self) -> dict[int, float]:
-        """For how long the worker of each trial has trained it."""
+    def training_s(self, running: Iterable[int]) -> dict[int, float]:
+        """For how long the workers of these trials have trained them; not those that wait, or are only coming up.
+
+        A depot that follows a lost one counts from its own beginning for trials that have said nothing to it yet.
+        """
+        since = dict(self._training_since)
+        if self._restarted_at is not None:
+            since |= {n: self._restarted_at for n in running if n not in since and n not in self._waiting}
         now = time.monotonic()
-        return {trial: now - since for trial, since in self._training_since.items()}
+        return {trial: now - since[trial] for trial in running if trial in since}
 
     def put_traceback(self, trial: int, text: str) -> None:
         """Keeps the traceback of a failed trial as errors/<trial>.txt."""
@@ -158,3 +171,9 @@ class Depot:
 def data_references(data: Mapping[DataSpec, Splits]) -> dict[DataSpec, list[ray.ObjectRef[Any]]]:
     """Puts every set of splits into the object store."""
     return {spec: [ray.put(splits)] for spec, splits in data.items()}
+
+
+def _restarted() -> bool:
+    """Whether Ray has started this actor anew after a loss."""
+    context = ray.get_runtime_context() if ray.is_initialized() else None
+    return bool(context and context.get_actor_id() and context.was_current_actor_reconstructed)

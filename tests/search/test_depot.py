@@ -151,3 +151,27 @@ def test_splits_are_loaded_once(depot: Depot, make_study: Callable[..., StudySpe
     (first,) = depot.data(spec)
     assert len(first.train) == 256  # type: ignore[attr-defined]  # ray.put is the identity here
     assert depot.data(spec)[0] is first
+
+
+def test_training_counts_from_when_it_began(depot: Depot, clock: Clock) -> None:
+    depot.prepare(0)
+    depot.prepare(1)
+    depot.begin(1)
+    clock.now += 5
+    assert depot.training_s([0, 1, 2]) == {1: 5}  # 0 waits for a start, 2 is only coming up
+    depot.prepare(1)  # by the next worker
+    assert depot.training_s([0, 1, 2]) == {}
+
+
+def test_after_a_loss_whoever_says_nothing_is_training(
+    run: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(depot_module, "_restarted", lambda: True)
+    depot = Depot(str(run))
+    clock.now += 3
+    depot.claim_start("a", 0)
+    depot.renew_start("b", 1, {})
+    depot.prepare(2)
+    depot.begin(3)
+    clock.now += 4
+    assert depot.training_s([0, 1, 2, 3, 4]) == {3: 4, 4: 7}
