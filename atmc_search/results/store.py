@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 class RunFolder:
     """Paths, atomic writes and reads of one study's folder."""
 
-    def __init__(self, path: str | Path, *, token: str = "") -> None:
+    def __init__(self, path: str | Path, *, token: str | None = None) -> None:
         """`token`: of the driver on whose behalf this process writes; writes fail once it lost the study."""
         self.path = Path(path)
         self.spec_path = self.path / "spec.yaml"
@@ -120,9 +120,9 @@ class RunFolder:
         patiently(self._check, self.path, self.patience_s)
 
     @property
-    def token(self) -> str:
+    def token(self) -> str | None:
         """What a process that helps this driver opens the folder with."""
-        return "" if self._lock is None else self._lock.token
+        return None if self._lock is None else self._lock.token
 
     def create(self, spec: StudySpec) -> None:
         """Makes the folder, or goes on with the same study's; `spec` becomes the spec as run.

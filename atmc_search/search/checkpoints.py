@@ -67,7 +67,7 @@ class Checkpoint:
 class Checkpoints:
     """The folder `checkpoints/` of a run: the newest checkpoint of each trial that has not ended."""
 
-    def __init__(self, run: str | Path, token: str = "") -> None:
+    def __init__(self, run: str | Path, token: str | None = None) -> None:
         self._run = RunFolder(run, token=token)
         self._folder = self._run.path / "checkpoints"
 

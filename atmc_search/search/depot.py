@@ -46,7 +46,7 @@ class Claim:
 class Depot:
     """See the module. Used as a Ray actor; methods return quickly, so that one thread serves all trials."""
 
-    def __init__(self, run: str, token: str = "") -> None:
+    def __init__(self, run: str, token: str | None = None) -> None:
         """`token`: of the driver's lock, see `RunFolder`."""
         self._folder = RunFolder(run, token=token)
         self._checkpoints = Checkpoints(run, token)
