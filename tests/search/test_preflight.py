@@ -98,7 +98,7 @@ def test_bounds_at_the_edge_are_possible(make_study: MakeStudy) -> None:
 def test_the_columns_are_the_study_s_the_task_s_and_the_space_s(make_study: MakeStudy) -> None:
     prepared = prepare(make_study())
     names = [column.name for column in prepared.columns]
-    assert names[:2] == ["trial", "state"]
+    assert names[:3] == ["report", "trial", "state"]
     assert names[-3:] == list(prepared.spec.space)
     assert len(names) == len(set(names))
     assert prepared.column("size_bytes").log

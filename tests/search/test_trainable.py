@@ -22,6 +22,7 @@ from atmc_search.spec import StudySpec
 from atmc_search.tasks import AtmcTask
 
 EPOCHS = 3
+NO_ACTOR = SimpleNamespace(current_actor=None, get_actor_id=lambda: None)
 TIMES = re.compile(r".*_s$")
 Worker = Callable[..., TrialTrainable]
 
@@ -40,7 +41,7 @@ class Here:
 def folder(tmp_path: Path, make_study: Callable[..., StudySpec], monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setattr(depot_module.ray, "put", lambda value: value)
     monkeypatch.setattr(trainable_module.ray, "get", lambda value: value)
-    monkeypatch.setattr(trainable_module.ray, "get_runtime_context", lambda: SimpleNamespace(current_actor=None))
+    monkeypatch.setattr(trainable_module.ray, "get_runtime_context", lambda: NO_ACTOR)
     made = RunFolder(tmp_path / "parts")
     made.create(study(make_study))
     return made
