@@ -191,7 +191,7 @@ def test_the_command_says_what_it_left_out(tmp_path: Path) -> None:
     assert said == {(): "; 3 of 14 channels removed, 225 -> 150 MACs", ("--whole",): ""}
 
 
-@pytest.mark.parametrize("target", TARGETS.keys() - set(RUNNING))
+@pytest.mark.parametrize("target", sorted(TARGETS.keys() - set(RUNNING)))
 def test_what_needs_the_architecture_in_code_is_whole(target: str) -> None:
     model, about = opened("lenet")
     assert width(slimmed(model, about.input_shape)) < width(model)
