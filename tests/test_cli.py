@@ -144,7 +144,7 @@ def test_a_damaged_run_is_one_line(atmc: Run, run: Path, tmp_path: Path, spec: P
     folder = RunFolder(tmp_path / "typed")
     folder.create(load_study(spec))
     (folder.reports / "00000000.parquet").write_bytes(b"junk")
-    assert "00000000.parquet: not readable as Parquet" in one_line(atmc("front", folder.path))
+    assert "00000000.parquet (not readable as Parquet: " in one_line(atmc("front", folder.path))
     (folder.reports / "00000000.parquet").write_bytes((run / "reports" / "00000000.parquet").read_bytes())
     folder.spec_path.write_text("name: [")
     assert "spec.yaml:1: not readable as YAML" in one_line(atmc("front", folder.path))

@@ -58,7 +58,8 @@ def spec_of(method: str, model: str, **compress: Any) -> TrialSpec:
     }
     if model == "mobilenet_v2":
         template["model"] = {"name": model, "width_mult": 0.5}
-        template["compress"]["keep"] = 2 * KEEP  # at KEEP so few steps leave it dead or alive by a rounding
+        # At KEEP so few steps leave it dead or alive by a rounding.
+        template["compress"] = {**TEMPLATE["compress"], "keep": 2 * KEEP, **compress}
     study = parse_study({"name": "mixed", "trial": template, "search": {"trials": 1}})
     return study.fill({"trial.method": method, "trial.compress.bits": BITS})
 
