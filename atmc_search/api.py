@@ -17,7 +17,7 @@ from atmc_search.artifact import Description, describe, read_header, repacked, u
 from atmc_search.errors import ArtifactError, AtmcError, did_you_mean, shown
 from atmc_search.export import About, export
 from atmc_search.registry import validated
-from atmc_search.results import RunFolder, front_of
+from atmc_search.results import RunFolder, front_of, write_whole
 from atmc_search.results.derive import MEASURED
 from atmc_search.spec import BoundSpec
 
@@ -122,7 +122,7 @@ def load_artifact(path: str | Path, *, allow_custom_models: bool = False) -> nn.
         ArtifactError: missing, damaged, of a later version, or custom and not allowed.
     """
     with _named(path):
-        return unpack(_read(path), allow_custom_models=allow_custom_models)
+        return unpack(artifact_bytes(path), allow_custom_models=allow_custom_models)
 
 
 def inspect_artifact(path: str | Path, *, allow_custom_models: bool = False) -> Description:
@@ -136,7 +136,7 @@ def inspect_artifact(path: str | Path, *, allow_custom_models: bool = False) -> 
         ArtifactError: as `load_artifact`.
     """
     with _named(path):
-        return describe(_read(path), allow_custom_models=allow_custom_models)
+        return describe(artifact_bytes(path), allow_custom_models=allow_custom_models)
 
 
 def export_artifact(
@@ -160,7 +160,7 @@ def export_artifact(
     """
     out = _writable(out)
     with _named(path):
-        data = _read(path)
+        data = artifact_bytes(path)
         about, model = About(read_header(data)), unpack(data, allow_custom_models=allow_custom_models)
     return _write(out, export(model, about, to, slim=slim))
 
@@ -181,7 +181,7 @@ def repack_artifact(path: str | Path, out: str | Path, *, allow_custom_models: b
     """
     out = _writable(out)
     with _named(path):
-        data = repacked(_read(path), allow_custom_models=allow_custom_models)
+        data = repacked(artifact_bytes(path), allow_custom_models=allow_custom_models)
     return _write(out, data)
 
 
@@ -195,14 +195,21 @@ def _writable(out: str | Path) -> Path:
 
 def _write(out: Path, data: bytes) -> int:
     try:
-        out.write_bytes(data)
+        write_whole(out, data)
     except OSError as error:
         raise AtmcError(f"out = {str(out)!r}: cannot be written ({error.strerror}); choose another") from None
     return len(data)
 
 
-def _read(path: str | Path) -> bytes:
+def artifact_bytes(path: str | Path) -> bytes:
+    """What an artifact's file holds.
+
+    Raises:
+        ArtifactError: it cannot be read, or is no file.
+    """
     try:
+        if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+            raise ArtifactError("no file but a device or a pipe; give the path of an .atmc file")
         return Path(path).read_bytes()
     except OSError as error:
         raise ArtifactError(f"cannot be read ({error.strerror}); give the path of an .atmc file") from None

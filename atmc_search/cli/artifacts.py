@@ -244,13 +244,12 @@ def _count(number: int) -> str:
 
 def _header(file: Path) -> tuple[int, Mapping[str, Any]]:
     """The file's length and its header, which is anybody's JSON until the model is built from it."""
+    from atmc_search.api import artifact_bytes
     from atmc_search.artifact import read_header
 
     try:
-        data = file.read_bytes()
+        data = artifact_bytes(file)
         return len(data), read_header(data)
-    except OSError as error:
-        raise ArtifactError(f"{file}: cannot be read ({error.strerror}); give the path of an .atmc file") from None
     except ArtifactError as error:
         raise ArtifactError(f"{file}: {error}") from None
 

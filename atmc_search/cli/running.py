@@ -51,11 +51,14 @@ def run(spec: Path, overrides: tuple[str, ...], runs: Path, address: str, cpus: 
         _print_space(prepare(study))
         return
     result = run_study(study, runs=runs, address=address, cpus=cpus, console=Console(stderr=True))
-    _print_run(result.folder.path)
-    if result.hypervolume is not None:
-        echo(f"hypervolume {result.hypervolume:.3f}")
-    states = ", ".join(f"{count} {state}" for state, count in result.trials["state"].value_counts().items())
-    echo(f"{len(result.trials)} trials ({states}), {result.ran} of them run now")
+    if result.trials.empty:
+        echo(f"{result.folder.path}/: no trial has reported yet")
+    else:
+        _print_run(result.folder.path)
+        if result.hypervolume is not None:
+            echo(f"hypervolume {result.hypervolume:.3f}")
+        states = ", ".join(f"{count} {state}" for state, count in result.trials["state"].value_counts().items())
+        echo(f"{len(result.trials)} trials ({states}), {result.ran} of them run now")
     _print_disk(result.folder)
     if result.interrupted:
         echo(f"stopped early; go on by the same command: {shlex.join(['atmc-search', *sys.argv[1:]])}")
@@ -79,6 +82,7 @@ def trial(spec: Path, overrides: tuple[str, ...], out: Path | None, device: str,
       atmc-search trial search_spaces/digits_quickstart.yaml \\
           --set trial.compress.bits=4 --set trial.compress.keep=0.05
     """
+    from atmc_search.results import write_whole
     from atmc_search.spec import load_study
     from atmc_search.tasks.single import run_trial
 
@@ -93,7 +97,7 @@ def trial(spec: Path, overrides: tuple[str, ...], out: Path | None, device: str,
         raise AtmcError(f"--out {path}: cannot be written (no such folder, or a folder itself); choose another place")
     metrics, artifact = run_trial(study, device=device, tell=tell)
     try:
-        path.write_bytes(artifact)
+        write_whole(path, artifact)
     except OSError as error:
         raise AtmcError(f"--out {path}: cannot be written ({error.strerror}); choose another place") from None
     if as_json:

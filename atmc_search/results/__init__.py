@@ -1,6 +1,6 @@
 """What a study leaves behind: the table of columns and the run folder in Parquet."""
 
-from atmc_search.results.atomic import write_atomic
+from atmc_search.results.atomic import write_atomic, write_whole
 from atmc_search.results.columns import (
     ATMC_COLUMNS,
     STUDY_COLUMNS,
@@ -21,4 +21,5 @@ __all__ = [
     "schema_of",
     "trials_of",
     "write_atomic",
+    "write_whole",
 ]

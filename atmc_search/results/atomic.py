@@ -69,6 +69,18 @@ def write_atomic(path: Path, data: bytes, *, new: bool = False) -> None:
     flush_folder(path.parent)
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Puts `data` where a user asked for it: a file whole or not at all, a device or a pipe as it takes it.
+
+    Raises:
+        OSError: it cannot be written; a file that was there is as it was.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+    else:
+        write_atomic(path.resolve(), data)
+
+
 def patiently(action: Callable[[], _Result], path: Path, patience_s: float) -> _Result:
     """Does `action`, which touches `path`, again while it fails by what may pass.
 

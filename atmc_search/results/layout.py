@@ -30,6 +30,8 @@ def check_format(path: Path) -> bool:
         number, release = document["format"], document.get("atmc_search")
     except (FileNotFoundError, NotADirectoryError):
         return True
+    except IsADirectoryError:
+        return False
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror}); mend its permissions") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

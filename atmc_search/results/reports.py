@@ -196,7 +196,7 @@ def _read(path: Path) -> pa.Table:
     """
     match = _NAME.fullmatch(path.name)
     assert match, path
-    if not path.is_file() and path.exists():
+    if not path.is_file() and (path.exists() or path.is_symlink()):
         raise ValueError("not a file")
     table = read_reports(path.read_bytes())
     first, last = int(match[1]), int(match[2] or match[1])

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import ray
 
 from atmc_search.data import Splits, load_splits
+from atmc_search.errors import printable
 from atmc_search.results import RunFolder
 from atmc_search.search.checkpoints import Checkpoints
 from atmc_search.spec import DataSpec
@@ -151,7 +152,7 @@ class Depot:
     def put_traceback(self, trial: int, text: str) -> None:
         """Keeps the traceback of a failed trial as errors/<trial>.txt."""
         path = self._folder.path / "errors" / f"{trial:05d}.txt"
-        self._folder.write(path, text.encode())
+        self._folder.write(path, printable(text, keep="\n\t").encode())
 
     def _path(self, key: str) -> Path:
         return self._folder.starts / f"{key}.safetensors"

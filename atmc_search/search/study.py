@@ -88,7 +88,7 @@ def _run(prepared: Prepared, folder: RunFolder, address: str, cpus: int | None, 
     earlier = folder.read_reports()
     require_columns(earlier, spec.space, folder.reports)
     before = trials_of(earlier)
-    finished = 0 if before.empty else int(before["state"].isin(_FINISHED).sum())
+    finished = _count_finished(before)
     if finished >= spec.search.trials:
         trials = folder.write_derived(earlier, spec, prepared.columns)
         with Progress(prepared, console, list) as progress:
@@ -102,23 +102,23 @@ def _run(prepared: Prepared, folder: RunFolder, address: str, cpus: int | None, 
     searcher = OptunaSearcher(spec, earlier=len(before), stop=stop)
     scheduler, rungs = make_scheduler(spec, stop)
     _replay(earlier, before, spec, searcher, rungs)
-    with ray_for(spec.resources, address, cpus):
+    # Ray takes SIGTERM for itself when it starts: what comes before counts, and what comes after does again.
+    with stop.on_signals(), ray_for(spec.resources, address, cpus), stop.on_signals():
         depot = _start_depot(folder, prepared)
         progress = Progress(prepared, console, lambda: ray.get(depot.starts_in_making.remote()))
         if finished:
             progress.earlier([row for row in _rows(before) if row["state"] in _FINISHED])
         recorder = Recorder(prepared, folder, progress, rungs, depot, stop, unfinished)
-        with stop.on_signals():
-            try:
-                with progress, tempfile.TemporaryDirectory(prefix="atmc-search-") as scratch:
-                    _fit(spec, searcher, scheduler, recorder, depot, spec.search.trials - finished, scratch)
-            except KeyboardInterrupt:  # StopNow; Ray makes a plain one of what a signal raises while it waits
-                if not stop.made:
-                    raise
-            finally:
-                trials = recorder.close()
-                _end(depot)
-    done = int(trials["state"].isin(_FINISHED).sum())
+        try:
+            with progress, tempfile.TemporaryDirectory(prefix="atmc-search-") as scratch:
+                _fit(spec, searcher, scheduler, recorder, depot, spec.search.trials - finished, scratch)
+        except KeyboardInterrupt:  # StopNow; Ray makes a plain one of what a signal raises while it waits
+            if not stop.made:
+                raise
+        finally:
+            trials = recorder.close()
+            _end(depot)
+    done = _count_finished(trials)
     if stop.reason and (recorder.halted or done < spec.search.trials):
         raise RunError(stop.reason)
     return StudyResult(
@@ -153,6 +153,10 @@ def _fit(
     )
     with every_loss_is_one_of_an_actor():
         tuner.fit()
+
+
+def _count_finished(trials: pd.DataFrame) -> int:
+    return 0 if trials.empty else int(trials["state"].isin(_FINISHED).sum())
 
 
 def _end(depot: Any) -> None:

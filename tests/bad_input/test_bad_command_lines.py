@@ -120,6 +120,9 @@ CASES = [
     case("export-to-a-full-disk", "export model.atmc --to state_dict --out /dev/full", "/dev/full", "no space left",
          "choose another"),
     case("repack-nowhere", "repack model.atmc --out no/x", "no/x", "cannot be written", "choose another"),
+    case("an-artifact-without-end", "inspect /dev/zero", "/dev/zero", "no file but a device", "give the path of an .atmc"),
+    case("to-evaluate-without-end", "evaluate /dev/zero --data digits", "/dev/zero", "no file but a device",
+         "give the path of an .atmc"),
 ]  # fmt: skip
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 
@@ -99,3 +102,23 @@ def test_killed_drivers_lose_nothing() -> None:
     assert ledger["kills"] == "2"
     assert int(ledger["reports acknowledged (files seen at a kill or the end)"]) == int(ledger["reports found"]) > 12
     assert ledger["zombies (processes left behind)"] == ledger["reports lost"] == ledger["reports twice"] == "0"
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_signal_while_ray_starts_stops_in_order(
+    toy_study: MakeStudy, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    @contextmanager
+    def starting(*_: object) -> Iterator[None]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))  # as Ray does
+        yield
+
+    monkeypatch.setattr("atmc_search.search.study.ray_for", starting)
+    result = run_study(toy_study(trials=2), runs=tmp_path, console=quiet)
+    assert (result.interrupted, result.signal, len(result.trials)) == (True, signal.SIGTERM, 0)
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.undo()
+    assert run_study(toy_study(trials=2), runs=tmp_path, console=quiet).ran == 2

@@ -17,7 +17,7 @@ from faults import Child, fill, in_child, small_disk, until
 
 from atmc_search.errors import StorageError
 from atmc_search.results import atomic
-from atmc_search.results.atomic import patiently, write_atomic
+from atmc_search.results.atomic import patiently, write_atomic, write_whole
 
 NOBODY = 65534
 
@@ -190,3 +190,19 @@ def test_of_many_who_want_a_name_one_gets_it(tmp_path: Path) -> None:
     codes = [child.wait() for child in children]
     assert sorted(codes) == [0] + [3] * 7
     assert path.read_bytes() == b"%d" % codes.index(0)
+
+
+def test_what_a_user_asked_for_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        (disk / "file").write_bytes(b"old")
+        (disk / "link").symlink_to("file")
+        write_whole(disk / "link", b"new")
+        assert (disk / "link").is_symlink()
+        fill(disk)
+        for name in ("file", "link", "fresh"):
+            with pytest.raises(OSError, match="No space"):
+                write_whole(disk / name, bytes(50_000))
+        assert (disk / "file").read_bytes() == b"new"
+        assert names(disk) == ["ballast", "file", "link"]
+    write_whole(Path("/dev/null"), b"gone")
+    assert Path("/dev/null").is_char_device()

@@ -124,6 +124,18 @@ def test_a_damaged_format_is_written_anew(
     assert (folder.damaged / "study.json").read_text() == damage
 
 
+def test_a_folder_in_the_place_of_the_format_is_set_aside(tmp_path: Path, study: StudySpec) -> None:
+    folder = RunFolder(tmp_path / "kept")
+    folder.create(study)
+    folder.format_path.unlink()
+    folder.format_path.mkdir()
+    RunFolder.open(folder.path)
+    with folder.held(study):
+        pass
+    assert json.loads(folder.format_path.read_text())["format"] == FORMAT
+    assert (folder.damaged / "study.json").is_dir()
+
+
 def test_a_damaged_spec_is_set_aside_if_the_reports_tell_whose_they_are(
     tmp_path: Path, make_study: Callable[..., StudySpec], table: tuple[Column, ...], row: Callable[..., dict[str, Any]]
 ) -> None:

@@ -175,3 +175,8 @@ def test_after_a_loss_whoever_says_nothing_is_training(
     depot.begin(3)
     clock.now += 4
     assert depot.training_s([0, 1, 2, 3, 4]) == {3: 4, 4: 7}
+
+
+def test_a_traceback_controls_no_terminal(depot: Depot, run: Path) -> None:
+    depot.put_traceback(3, "line 1\n\tline 2 \x1b[2J \u202e")
+    assert (run / "errors" / "00003.txt").read_text() == "line 1\n\tline 2 \\x1b[2J \\u202e"
