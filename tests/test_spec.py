@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from atmc_search.errors import SpecError, shown
 from atmc_search.spec import AugmentSpec, BoundSpec, DataSpec, StudySpec, dump_yaml, load_study, parse_study, parse_yaml
+from atmc_search.spec.paths import remove_at, set_at
 
 EXAMPLE = """
 name: fashion-lenet
@@ -38,14 +39,10 @@ def example(path: str = "", value: object = GONE) -> dict[str, Any]:
     document: dict[str, Any] = parse_yaml(EXAMPLE, "example")
     if not path:
         return document
-    *parents, leaf = path.split(".")
-    here = document
-    for part in parents:
-        here = here.setdefault(part, {})
     if value is GONE:
-        del here[leaf]
+        remove_at(document, path)
     else:
-        here[leaf] = value
+        set_at(document, path, value)
     return document
 
 

@@ -14,9 +14,8 @@ def to_frame(table: pa.Table | None) -> pd.DataFrame:
     """As pandas: whole numbers and truth values keep their type where some are missing."""
     if table is None:
         return pd.DataFrame()
-    frame: pd.DataFrame = table.to_pandas(
-        types_mapper=_nullable, ignore_metadata=True
-    )  # which anybody may have written
+    # Without the file's own word on indices and types, which anybody may have written.
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_nullable, ignore_metadata=True)
     return frame
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -14,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from atmc_search.artifact import Architecture, annotated, unpack
+from atmc_search.artifact import annotated, unpack
 from atmc_search.attacks import build_attack
 from atmc_search.compress import (
     Codebook,
@@ -23,9 +22,9 @@ from atmc_search.compress import (
     factorise,
     layers_to_compress,
 )
-from atmc_search.data import DeviceData, Splits, augment
+from atmc_search.data import DeviceData, Splits
 from atmc_search.errors import AtmcError, SpecError, TrialFailed
-from atmc_search.measure import Measurement, masking_checks, measure
+from atmc_search.measure import masking_checks
 from atmc_search.models import placed
 from atmc_search.results import ATMC_COLUMNS, Column
 from atmc_search.spec import TrialSpec, fingerprint
@@ -43,9 +42,10 @@ from atmc_search.tasks.constraints import (
     search_of,
 )
 from atmc_search.tasks.cost import dense_costs, running_costs
-from atmc_search.tasks.dense import DenseSelection
+from atmc_search.tasks.dense import dense_start
 from atmc_search.tasks.deploy import FIGURES_BYTES, Deployer, overhead_bytes
-from atmc_search.tasks.outline import dense_bytes, dense_weights, outline
+from atmc_search.tasks.outline import dense_weights, outline
+from atmc_search.tasks.stages import architecture_of, augmentation_of, measured_as_asked
 from atmc_search.tasks.target import TargetControl
 from atmc_search.training import (
     Constrained,
@@ -74,7 +74,7 @@ class AtmcTask(Task):
         self._device = torch.device(device)
         self._train = DeviceData(data.train, self._device)
         self._validation = DeviceData(data.validation, self._device)
-        self._architecture = _architecture(spec, data)
+        self._architecture = architecture_of(spec, data)
         self._start = start
         meta = {
             **meta,
@@ -143,7 +143,7 @@ class AtmcTask(Task):
         build_loss(spec.dense, path="trial.dense")
         build_loss(spec.train, path="trial.train")
         build_attack(spec.evaluate.attack, path="trial.evaluate.attack")
-        known = outline(_architecture(spec, data))
+        known = outline(architecture_of(spec, data))
         budget, layers = l0_budget(spec.compress, known.weights), len(known.layers)
         if spec.compress.keep is not None and spec.compress.pruning != "none" and budget < layers:
             least = layers / known.weights
@@ -163,19 +163,19 @@ class AtmcTask(Task):
             )
         if spec.evaluate.runtime != "none":
             try:
-                dense_costs(_architecture(spec, data), spec.evaluate.runtime)
+                dense_costs(architecture_of(spec, data), spec.evaluate.runtime)
             except AtmcError as error:
                 raise SpecError(f"trial.evaluate.runtime = {spec.evaluate.runtime!r}: {error}") from error
 
     @classmethod
     def least(cls, spec: TrialSpec, data: Splits) -> Mapping[str, float]:
-        return {"size_bytes": float(outline(_architecture(spec, data)).least_bytes)}
+        return {"size_bytes": float(outline(architecture_of(spec, data)).least_bytes)}
 
     @classmethod
     def reference(cls, spec: TrialSpec, data: Splits) -> Mapping[str, float]:
-        known = outline(_architecture(spec, data))
+        known = outline(architecture_of(spec, data))
         weights = float(known.weights)
-        costs = dense_costs(_architecture(spec, data), spec.evaluate.runtime)
+        costs = dense_costs(architecture_of(spec, data), spec.evaluate.runtime)
         return {
             "size_bytes": float(known.dense_bytes),
             "nnz": weights,
@@ -193,59 +193,7 @@ class AtmcTask(Task):
 
     @classmethod
     def make_start(cls, spec: TrialSpec, data: Splits, *, device: str, report: Report) -> Start:
-        """Trains the dense model adversarially and measures it as trials are measured."""
-        began = time.perf_counter()
-        place = torch.device(device)
-        mean, std = data.channel_stats()
-        model = placed(_architecture(spec, data).build(mean, std, seed=spec.dense.seed), place)
-        train = DeviceData(data.train, place)
-        attack, loss = (
-            build_attack(spec.dense.attack, path="trial.dense.attack"),
-            build_loss(spec.dense, path="trial.dense"),
-        )
-        optimizer = make_optimizer(model, spec.dense)
-        guard = Guard(train, attack, spec.dense.trained_against(spec.threat), spec.dense.seed)
-        good = _copied(model, optimizer)
-        selection = DenseSelection(spec, data, place) if spec.dense.select == "best" and spec.dense.epochs else None
-        for epoch in range(spec.dense.epochs):
-            stats = train_epoch(
-                model,
-                train,
-                optimizer,
-                stage=spec.dense,
-                epoch=epoch,
-                seed=spec.dense.seed,
-                label="dense",
-                attack=guard.training,
-                threat=spec.dense.trained_against(spec.threat),
-                loss=loss,
-                augment=_augmentation(spec),
-            )
-            row: dict[str, Any] = {"epoch": epoch + 1, "epochs": spec.dense.epochs, "loss": stats.loss}
-            if spec.dense.guard:
-                if guard.collapsed(model, epoch + 1):
-                    model.load_state_dict(good[0])
-                    optimizer.load_state_dict(good[1])
-                elif not guard.collapsed_at:
-                    good = _copied(model, optimizer)
-                row["collapsed_epoch"] = guard.collapsed_at
-            if selection is not None:
-                row["robust_accuracy"] = selection.take(model, epoch + 1)
-            report(row)
-        if selection is not None:
-            selection.restore(model)
-        figures = _measure(spec, model.eval(), DeviceData(data.validation, place))
-        costs = running_costs(model.cpu(), _architecture(spec, data), spec.evaluate.runtime)
-        facts = {
-            "dense_collapsed_epoch": guard.collapsed_at,
-            "dense_epoch": spec.dense.epochs if selection is None else selection.epoch,
-            "dense_size_bytes": dense_bytes(model),
-            **{f"dense_{name}": value for name, value in costs.items()},
-            **figures.metrics("dense_"),
-            **figures.intervals("dense_"),
-            "dense_s": time.perf_counter() - began,
-        }
-        return Start({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}, facts)
+        return dense_start(spec, data, device=device, report=report)
 
     def step(self) -> dict[str, Any]:
         with self._timed("train_s"):
@@ -263,7 +211,7 @@ class AtmcTask(Task):
                 teacher=self._teacher,
                 constrained=self._constrained,
                 average=self._average,
-                augment=_augmentation(self.spec),
+                augment=augmentation_of(self.spec),
             )
             if not all_finite(dict(self._model.named_parameters())):
                 raise TrialFailed(
@@ -386,7 +334,7 @@ class AtmcTask(Task):
             decoded = unpack(self._artifact, allow_custom_models=True)
             costs = running_costs(decoded, self._architecture, self.spec.evaluate.runtime)
             placed(decoded, self._device)
-            figures = _measure(self.spec, decoded, self._validation)
+            figures = measured_as_asked(self.spec, decoded, self._validation)
             correct = {"clean": figures.clean.correct, "robust": figures.robust.correct}
             self._artifact = annotated(self._artifact, _measured(self.spec, figures.clean.n, **correct))
             # At every measurement: a scheduler may make any of them the trial's last.
@@ -438,22 +386,6 @@ class AtmcTask(Task):
             self._seconds[stage] += time.perf_counter() - began
 
 
-def _copied(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Both states as they are now, which later steps leave alone."""
-    return copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
-
-
-def _measure(spec: TrialSpec, model: nn.Module, data: DeviceData) -> Measurement:
-    return measure(
-        model,
-        data,
-        build_attack(spec.evaluate.attack, path="trial.evaluate.attack"),
-        spec.threat,
-        batch_size=spec.evaluate.batch_size,
-        seed=spec.evaluate.seed,
-    )
-
-
 def _measured(spec: TrialSpec, images: int, clean: int = 0, robust: int = 0) -> dict[str, Any]:
     """The figures that travel in an artifact: how many validation images are right, untouched and attacked."""
     attack = spec.evaluate.attack.model_dump(mode="json")
@@ -464,14 +396,3 @@ def _measured(spec: TrialSpec, images: int, clean: int = 0, robust: int = 0) -> 
 def _most_digits(spec: TrialSpec, images: int) -> tuple[int, int]:
     """Figures that stand in an artifact until it is measured: of a budget that is to be met, as long as any."""
     return (images, images) if spec.compress.sized_in_bytes else (0, 0)
-
-
-def _architecture(spec: TrialSpec, data: Splits) -> Architecture:
-    return Architecture(spec.model.name, spec.model.args, data.input_shape, data.classes)
-
-
-def _augmentation(spec: TrialSpec) -> Callable[[Tensor, torch.Generator], Tensor] | None:
-    wanted = spec.data.augment
-    if not (wanted.crop_padding or wanted.flip):
-        return None
-    return lambda x, generator: augment(x, crop_padding=wanted.crop_padding, flip=wanted.flip, generator=generator)

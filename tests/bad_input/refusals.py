@@ -17,6 +17,8 @@ import pytest
 import yaml
 from shell import Run, one_line
 
+from atmc_search.spec.paths import remove_at, set_at
+
 DOCUMENT: dict[str, Any] = {
     "name": "bad",
     "trial": {
@@ -63,14 +65,10 @@ def document(*changes: tuple[str, object]) -> dict[str, Any]:
     """`DOCUMENT` with the values at these dotted paths set, or taken out where the value is `GONE`."""
     found: dict[str, Any] = yaml.safe_load(yaml.safe_dump(DOCUMENT))
     for path, value in changes:
-        *parents, leaf = path.split(".")
-        here = found
-        for part in parents:
-            here = here.setdefault(part, {})
         if value is GONE:
-            del here[leaf]
+            remove_at(found, path)
         else:
-            here[leaf] = value
+            set_at(found, path, value)
     return found
 
 
