@@ -1,18 +1,27 @@
-"""Distributed search for neural networks that are small, accurate and hard to fool."""
+"""Distributed search for neural networks that are small, accurate and hard to fool.
 
-from atmc_search.api import (
-    Decision,
-    choose,
-    export_artifact,
-    front,
-    inspect_artifact,
-    load_artifact,
-    load_trials,
-    repack_artifact,
-)
-from atmc_search.errors import AtmcError
-from atmc_search.spec import StudySpec, TrialSpec, load_study
-from atmc_search.version import __version__
+Names are imported when first used: `atmc-search --help` needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from atmc_search.api import (
+        Decision,
+        choose,
+        export_artifact,
+        front,
+        inspect_artifact,
+        load_artifact,
+        load_trials,
+        repack_artifact,
+    )
+    from atmc_search.errors import AtmcError
+    from atmc_search.spec import StudySpec, TrialSpec, load_study
+    from atmc_search.version import __version__
 
 __all__ = [
     "AtmcError",
@@ -29,3 +38,25 @@ __all__ = [
     "load_trials",
     "repack_artifact",
 ]
+
+_HOMES = {
+    "AtmcError": "errors",
+    "StudySpec": "spec",
+    "TrialSpec": "spec",
+    "__version__": "version",
+    "load_study": "spec",
+}  # all others: api
+
+
+if not TYPE_CHECKING:  # or a checker would take any name for one of ours
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,7 +5,13 @@ To add a command: a function in the file of its kind, and a line in `cli`'s list
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -38,9 +44,10 @@ for _command in (*_RUNS, *_FILES, columns, settings):
 
 
 def main() -> None:
-    """Entry point: `AtmcError` and click's own complaints are one line, exit code 2."""
+    """`AtmcError` and click's own complaints are one line, exit code 2; SIGTERM ends in order, as Ctrl-C does."""
     try:
-        code = cli.main(prog_name="atmc-search", standalone_mode=False)
+        with _sigterm_raises():
+            code = cli.main(prog_name="atmc-search", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
@@ -53,11 +60,33 @@ def main() -> None:
     except OSError as error:  # standard output on a full disk, say: no place of ours to name
         place = error.filename or "a file or standard output"
         _fail(f"{place}: {error.strerror or error}; check the path, its permissions and the space left")
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
         click.echo("stopped", err=True)
-        sys.exit(130)
+        terminated = isinstance(error, _Terminated) or isinstance(error.__cause__, _Terminated)
+        sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
 
 
 def _fail(message: str) -> None:
     click.echo("error: " + printable(" ".join(message.split())), err=True)
     sys.exit(2)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came, before a sweep took it for itself."""
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Within, SIGTERM unwinds the stack, so that locks are given free and half-written files go. Main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
 from atmc_search.errors import AtmcError, printable
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from atmc_search.spec import Component
 
 TRUST = click.option(

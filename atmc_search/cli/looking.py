@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import click
-import pandas as pd
 from rich.table import Table
 
 from atmc_search.cli.common import RUN, TRUST, cell, console, draw, echo, print_front
@@ -52,6 +51,8 @@ def choose(run: Path, best: str, upper: tuple[str, ...], lower: tuple[str, ...],
       atmc-search choose runs/digits-quickstart --best robust_accuracy \\
           --max size_bytes=8000 --min clean_accuracy=0.9
     """
+    import pandas as pd
+
     from atmc_search import api
     from atmc_search.report import front_records
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
-import pandas as pd
 from rich.table import Table
 
 from atmc_search.cli.common import RUN, TRUST, attack_component, attacks_of, check_device, check_radius, console, echo
 from atmc_search.errors import AtmcError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ATTACK = click.option(
     "--attack",

@@ -50,7 +50,12 @@ def run(spec: Path, overrides: tuple[str, ...], runs: Path, address: str, cpus: 
     if check:
         _print_space(prepare(study))
         return
-    result = run_study(study, runs=runs, address=address, cpus=cpus, console=Console(stderr=True))
+    again = "go on by the same command: " + shlex.join(["atmc-search", *sys.argv[1:]])
+    try:
+        result = run_study(study, runs=runs, address=address, cpus=cpus, console=Console(stderr=True))
+    except KeyboardInterrupt:  # while data was loaded or reports read; in a sweep it is a stop in order
+        echo(again)
+        raise
     if result.trials.empty:
         echo(f"{result.folder.path}/: no trial has reported yet")
     else:
@@ -61,7 +66,7 @@ def run(spec: Path, overrides: tuple[str, ...], runs: Path, address: str, cpus: 
         echo(f"{len(result.trials)} trials ({states}), {result.ran} of them run now")
     _print_disk(result.folder)
     if result.interrupted:
-        echo(f"stopped early; go on by the same command: {shlex.join(['atmc-search', *sys.argv[1:]])}")
+        echo(f"stopped early; {again}")
         sys.exit(128 + (result.signal or signal.SIGINT))
 
 

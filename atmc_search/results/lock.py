@@ -33,7 +33,7 @@ LEASE_S = 60.0
 """Unless told otherwise (`storage.lease_s` in a spec)."""
 
 _BEATS = 6  # in a lease
-_NAME = re.compile(r"(\d{8})\.json")
+_NAME = re.compile(r"(\d{8,})\.json")
 
 _log = logging.getLogger(__name__)
 
@@ -103,8 +103,8 @@ class StudyLock:
             if silent < self._lease_s / _BEATS:
                 return
             if silent >= self._lease_s:  # suspended, or the share was away: others may have judged us gone
-                _log.warning("%s: silent for %.0f s, longer than the lease; renewing it", self._folder.parent, silent)
                 self._take(again=True)
+                _log.warning("%s: silent for %.0f s, longer than the lease; renewed it", self._folder.parent, silent)
                 return
             highest = max(_numbers(self._folder), default=-1)
             if not self._own(highest):

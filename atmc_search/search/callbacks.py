@@ -11,6 +11,7 @@ import pandas as pd
 import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from atmc_search.errors import StorageError
 from atmc_search.results import RunFolder
@@ -206,3 +207,10 @@ class Recorder(Callback):
     def _halt(self, reason: str) -> None:
         self.halted = True
         self._stop.make(reason, at_once=True)
+
+
+class Unprinted(TrialProgressCallback):
+    """In place of Tune's own, which prints a line a trial at a stop however quiet it is told to be."""
+
+    def _print(self, msg: str) -> None:
+        pass

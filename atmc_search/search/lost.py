@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from click import unstyle
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
@@ -58,7 +59,7 @@ def failures(trial: Trial) -> str:
 def why_lost(text: str) -> str:
     """The informative line of what Tune keeps of a trial's failures: the last failure's."""
     last = text.rsplit("Failure # ", 1)[-1]
-    lines = [line for line in map(str.strip, last.splitlines()[1:]) if line and not _NOISE.match(line)]
+    lines = [line for line in map(str.strip, unstyle(last).splitlines()[1:]) if line and not _NOISE.match(line)]
     if "Traceback" in last:  # an exception inside a worker: what it says stands at the end
         lines = lines[-1:]
     reason, *_ = " ".join(lines[:1] or ["its worker process died"]).split(" Some common causes")

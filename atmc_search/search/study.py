@@ -19,7 +19,7 @@ from rich.console import Console
 from atmc_search.errors import RunError
 from atmc_search.results import RunFolder, trials_of
 from atmc_search.results.checks import require_columns
-from atmc_search.search.callbacks import Recorder
+from atmc_search.search.callbacks import Recorder, Unprinted
 from atmc_search.search.checkpoints import Checkpoints
 from atmc_search.search.cluster import ray_for
 from atmc_search.search.depot import Depot, data_references
@@ -106,8 +106,10 @@ def _run(prepared: Prepared, folder: RunFolder, address: str, cpus: int | None, 
     with stop.on_signals(), ray_for(spec.resources, address, cpus), stop.on_signals():
         depot = _start_depot(folder, prepared)
         progress = Progress(prepared, console, lambda: ray.get(depot.starts_in_making.remote()))
-        if finished:
+        if len(before):
             progress.earlier([row for row in _rows(before) if row["state"] in _FINISHED])
+            under_way = f"{finished} of {spec.search.trials} trials done, {len(unfinished)} under way"
+            progress.say(f"{folder.path}/: going on; {under_way}")
         recorder = Recorder(prepared, folder, progress, rungs, depot, stop, unfinished)
         try:
             with progress, tempfile.TemporaryDirectory(prefix="atmc-search-") as scratch:
@@ -145,7 +147,7 @@ def _fit(
         run_config=tune.RunConfig(
             name=spec.name,
             storage_path=scratch,  # Tune's own state is not used: reports are what a study goes on from
-            callbacks=[recorder],
+            callbacks=[recorder, Unprinted()],
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=spec.search.max_failures),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

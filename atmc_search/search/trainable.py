@@ -197,7 +197,7 @@ class TrialTrainable(tune.Trainable):
 
 def _line(error: Exception) -> str:
     """What went wrong, on one line."""
-    text = str(error) if isinstance(error, AtmcError) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, AtmcError) else f"{type(error).__name__}: {error}".removesuffix(": ")
     return " ".join(text.split())[:500]
 
 

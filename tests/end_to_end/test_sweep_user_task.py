@@ -172,6 +172,7 @@ def test_signals_stop_in_order_or_at_once_and_the_same_command_goes_on(
                 driver.kill()
                 driver.communicate()
         assert "Traceback" not in err
+        assert "Last result" not in out  # Tune's own lines
         assert "go on by the same command: atmc-search run toys.yaml --cpus 1" in out
         return driver.returncode, out, err
 
@@ -188,8 +189,9 @@ def test_signals_stop_in_order_or_at_once_and_the_same_command_goes_on(
     assert len(epochs("1")) == stopped.loc[1, "epoch"]
 
     # Twice: an epoch that would never end is left. The first signal names the exit code.
-    code, _, _ = stopped_by(signal.SIGTERM, signal.SIGINT, when=lambda: epochs("2") == ["1", "2"])
+    code, _, err = stopped_by(signal.SIGTERM, signal.SIGINT, when=lambda: epochs("2") == ["1", "2"])
     assert code == 143
+    assert err.startswith(f"runs/toys/: going on; 1 of 4 trials done, {len(stopped) - 1} under way\n")
     stopped = load_trials(folder.path).set_index("trial")
     assert stopped["state"].tolist()[:3] == ["complete", "complete", "interrupted"]
     assert epochs("1") == ["1", "2", "3"]

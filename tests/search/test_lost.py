@@ -38,6 +38,7 @@ Traceback (most recent call last):
   File "a.py", line 1, in step
 OSError: [Errno 28] No space left on device
 """
+COLOURED = "Failure # 1 (occurred at now)\n\x1b[36mray::train()\x1b[39m (pid=7) cancelled\n"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,7 @@ OSError: [Errno 28] No space left on device
             DIED.split("Failure # 2")[0].replace("Node Id: 12ab", "Node Id: 12ab, node name: 192.0.2.2"),
             "The actor died because its node has died. Node Id: 12ab, node name: 192.0.2.2",
         ),
+        (COLOURED, "ray::train() (pid=7) cancelled"),
         (RAISED, "OSError: [Errno 28] No space left on device"),
         ("", "its worker process died"),
         ("Failure # 1 (occurred at now)\n" + "x" * 999, "x" * 300),
