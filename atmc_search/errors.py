@@ -64,10 +64,19 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
+class _Brief(Repr):
+    """Not plain `repr`: a few YAML aliases of aliases would make it gigabytes long; and users wrote null, not None."""
+
+    def repr_NoneType(self, value: None, level: int) -> str:  # reprlib names methods after types
+        return "null"
+
+    def repr_bool(self, value: bool, level: int) -> str:
+        return "true" if value else "false"
+
+
 def shown(value: object, limit: int = 60) -> str:
     """`repr(value)` cut to `limit` characters and one line, for use inside a message."""
-    # Not plain `repr`: a few YAML aliases of aliases would make it gigabytes long.
-    brief = Repr()
+    brief = _Brief()
     brief.maxlevel = 4
     brief.maxlist = brief.maxtuple = brief.maxset = brief.maxdict = brief.maxstring = brief.maxother = 4 * limit
     brief.maxlong = 5000

@@ -20,8 +20,10 @@ def set_at(document: Any, dotted: str, value: Any) -> None:
     """Puts `value` at a dotted path; sections on the way are copied, or made.
 
     Raises:
-        SpecError: the path leads through something that is no mapping.
+        SpecError: the path leads through something that is no mapping, or has an empty part.
     """
+    if "" in dotted.split("."):
+        raise SpecError(f"{dotted}: there is a dot too many; write e.g. trial.compress.bits")
     *parents, leaf = dotted.split(".")
     here = document
     for part in parents:

@@ -45,8 +45,8 @@ VALUES = [
     bad("trial.train.lr", -0.1, "-0.1", "greater than 0", "raise it"),
     bad("trial.train.lr", "0.1", "'0.1'", "valid number", "without quotes"),
     bad("trial.train.lr", "fast", "'fast'", "valid number", "write a number"),
-    bad("trial.train.lr", True, "True", "valid number", "write a number"),
-    bad("trial.train.lr", None, "None", "valid number", "write a number"),
+    bad("trial.train.lr", True, "true", "valid number", "write a number"),
+    bad("trial.train.lr", None, "null", "valid number", "write a number"),
     bad("trial.train.lr", [0.1, 0.2], "[0.1, 0.2]", "valid number", r"\{choice: \[0.1, 0.2\]\}"),
     bad("trial.train.lr", {"loguniform": [0.01, 0.1]}, "loguniform", "valid number", "choice, uniform, log_uniform"),
     bad("trial.train.momentum", 1, "1", "less than 1", "lower it"),
@@ -104,8 +104,8 @@ VALUES = [
     bad("name", "$x^2$", "'$x^2$'", "names a folder", "use letters"),
     bad("name", "x" * 300, "xxx", "names a folder", "at most 100"),
     bad("name", "", "''", "names a folder", "use letters"),
-    bad("name", True, "True", "valid string", "quote it"),
-    bad("name", None, "None", "valid string", "write a word"),
+    bad("name", True, "true", "valid string", "quote it"),
+    bad("name", None, "null", "valid string", "write a word"),
     bad("name", 7, "7", "valid string", "quote it"),
     # things by name
     bad("task", "atmcc", "'atmcc'", "unknown name", "did you mean 'atmc'"),
@@ -165,7 +165,7 @@ VALUES = [
     bad("search.trials", -5, "-5", "greater than or equal to 1", "raise it"),
     bad("search.trials", "many", "'many'", "valid integer", "write a whole number"),
     bad("search.trials", 10**30, "1" + "0" * 30, "less than or equal to", "lower it"),
-    bad("search", None, "None", "must be a mapping", r"write \{"),
+    bad("search", None, "null", "must be a mapping", r"write \{"),
     bad("search", GONE, "search", "missing", "must be given"),
     bad("search.seed", -1, "-1", "greater than or equal to 0", "raise it"),
     bad("search.sampler", {"name": "grid"}, "'grid'", "'tpe', 'random' or 'nsga2'", "choose one"),
@@ -179,8 +179,8 @@ DEEP = "[" * 5000 + "]" * 5000
 LAUGH = "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12))])
 
 FILES = [
-    torn("empty", "", "None", "no mapping", "starts with 'name: ...'"),
-    torn("comments-alone", "# nothing yet\n", "None", "no mapping", "starts with"),
+    torn("empty", "", "null", "no mapping", "starts with 'name: ...'"),
+    torn("comments-alone", "# nothing yet\n", "null", "no mapping", "starts with"),
     torn("a-list", "- name: x\n", "[{", "no mapping", "starts with"),
     torn("a-word", "hello", "'hello'", "no mapping", "starts with"),
     torn("html", "<html><body>404</body></html>", "<html>", "no mapping", "starts with"),
@@ -212,7 +212,7 @@ FILES = [
     torn("png", b"\x89PNG\r\n\x1a\n" + bytes(100), "spec.yaml", "not UTF-8", "give the path of a YAML"),
     torn("zeros", bytes(100), "spec.yaml", "special characters", "mend"),
     torn("escapes", "name: \x1b[2J\n", "spec.yaml", "special characters", "mend"),
-    torn("a-mark-and-nothing", b"\xef\xbb\xbf", "None", "no mapping", "starts with"),
+    torn("a-mark-and-nothing", b"\xef\xbb\xbf", "null", "no mapping", "starts with"),
     torn("2-MiB", GOOD + "#" * (2 << 20), "spec.yaml", "larger than 1 MiB", "short YAML file"),
     case("missing", "run nowhere.yaml --check", "nowhere.yaml", "cannot be read", "give the path of a YAML spec"),
     case(
