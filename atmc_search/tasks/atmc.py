@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -23,17 +22,17 @@ from atmc_search.compress import (
     layers_to_compress,
 )
 from atmc_search.data import DeviceData, Splits
-from atmc_search.errors import AtmcError, SpecError, TrialFailed
+from atmc_search.errors import TrialFailed
 from atmc_search.measure import masking_checks
 from atmc_search.models import placed
 from atmc_search.results import ATMC_COLUMNS, Column
 from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks.base import Report, Start, Task
+from atmc_search.tasks.beforehand import check_possible, dense_figures, least_figures
 from atmc_search.tasks.byte_budget import ByteBudget
 from atmc_search.tasks.checkpoint import restore_training, training_state
 from atmc_search.tasks.constraints import (
     budget_of,
-    check_bytes,
     grow_of,
     l0_budget,
     low_ranks,
@@ -41,10 +40,10 @@ from atmc_search.tasks.constraints import (
     schedule_of,
     search_of,
 )
-from atmc_search.tasks.cost import dense_costs, running_costs
+from atmc_search.tasks.cost import running_costs
 from atmc_search.tasks.dense import dense_start
 from atmc_search.tasks.deploy import FIGURES_BYTES, Deployer, overhead_bytes
-from atmc_search.tasks.outline import dense_weights, outline
+from atmc_search.tasks.outline import dense_weights
 from atmc_search.tasks.stages import architecture_of, augmentation_of, measured_as_asked
 from atmc_search.tasks.target import TargetControl
 from atmc_search.training import (
@@ -140,50 +139,15 @@ class AtmcTask(Task):
 
     @classmethod
     def check(cls, spec: TrialSpec, data: Splits) -> None:
-        build_loss(spec.dense, path="trial.dense")
-        build_loss(spec.train, path="trial.train")
-        build_attack(spec.evaluate.attack, path="trial.evaluate.attack")
-        known = outline(architecture_of(spec, data))
-        budget, layers = l0_budget(spec.compress, known.weights), len(known.layers)
-        if spec.compress.keep is not None and spec.compress.pruning != "none" and budget < layers:
-            least = layers / known.weights
-            digit = 10.0 ** (math.floor(math.log10(least)) - 1)  # two digits, rounded up so that the remedy is one
-            raise SpecError(
-                f"trial.compress.keep = {spec.compress.keep:g}: the budget is impossible, {budget} "
-                f"non-zeros for {layers} layers of {known.weights} weights; "
-                f"raise it to {math.ceil(least / digit) * digit:.2g} or more"
-            )
-        most = spec.compress.budget_bytes
-        if spec.compress.sized_in_bytes:
-            check_bytes(spec.compress, known)
-        if most is not None and most < known.least_bytes:
-            raise SpecError(
-                f"trial.compress.budget_bytes = {most}: impossible, with every weight zero the artifact has "
-                f"{known.least_bytes} bytes; raise it"
-            )
-        if spec.evaluate.runtime != "none":
-            try:
-                dense_costs(architecture_of(spec, data), spec.evaluate.runtime)
-            except AtmcError as error:
-                raise SpecError(f"trial.evaluate.runtime = {spec.evaluate.runtime!r}: {error}") from error
+        check_possible(spec, data)
 
     @classmethod
     def least(cls, spec: TrialSpec, data: Splits) -> Mapping[str, float]:
-        return {"size_bytes": float(outline(architecture_of(spec, data)).least_bytes)}
+        return least_figures(spec, data)
 
     @classmethod
     def reference(cls, spec: TrialSpec, data: Splits) -> Mapping[str, float]:
-        known = outline(architecture_of(spec, data))
-        weights = float(known.weights)
-        costs = dense_costs(architecture_of(spec, data), spec.evaluate.runtime)
-        return {
-            "size_bytes": float(known.dense_bytes),
-            "nnz": weights,
-            "density": 1.0,
-            "paper_bits": 32 * weights,
-            "entropy_bits": 32 * weights,
-            **{name: float(value) for name, value in costs.items()},
-        }
+        return dense_figures(spec, data)
 
     @classmethod
     def start_key(cls, spec: TrialSpec) -> str:
