@@ -67,6 +67,7 @@ def markdown(comparison: Comparison, trials: pd.DataFrame, accuracies: Sequence[
         cells = [row["arm"], settings or "-", str(row["n"]), _bytes(row, "size_bytes"), _bytes(row, "paper_bytes")]
         cells += [_share(row, name, sign="+" if name.startswith("gain_") else "") for name in accuracies]
         lines.append("| " + " | ".join(cells) + " |")
+    lines.append("\nMeans over n seeds ± half the width of Student's 95 % interval, and medians in brackets.")
     failed = trials[trials["failed"].notna()]
     lines += [f"\n{row.arm}, point {row.point}, seed {row.seed} failed: {row.failed}" for row in failed.itertuples()]
     if comparison.published:
@@ -85,4 +86,4 @@ def _share(row: Mapping[str, Any], name: str, sign: str) -> str:
     if np.isnan(row[name]):
         return ""
     half = row[f"{name}_half"]
-    return f"{row[name]:{sign}.4f}" + ("" if np.isnan(half) else f" ± {half:.4f}")
+    return f"{row[name]:{sign}.4f}" + ("" if np.isnan(half) else f" ± {half:.4f} ({row[f'{name}_median']:{sign}.4f})")

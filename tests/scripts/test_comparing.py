@@ -101,7 +101,7 @@ def test_a_failed_trial_is_told_and_left_out_of_the_means() -> None:
     (row,) = summary(trials, ["size_bytes", "test_pgd"]).to_dict("records")
     assert (row["n"], row["size_bytes"], row["size_bytes_median"], row["test_pgd_half"]) == (2, 105.0, 105.0, 0.0)
     table = markdown(tiny(), trials, ["test_pgd"])
-    assert "| atmc | keep 0.3 | 2 | 105 ± 64 | 50 | 0.5000 ± 0.0000 |" in table
+    assert "| atmc | keep 0.3 | 2 | 105 ± 64 | 50 | 0.5000 ± 0.0000 (0.5000) |" in table
     assert "atmc, point 0, seed 2 failed: diverged" in table
 
 
