@@ -44,21 +44,27 @@ class Rungs:
         A report counts for the highest rung that it has reached and was not yet recorded at; reports that did not
         measure the objectives count for none.
         """
-        vector = [sign * number_of(metrics.get(name)) for name, sign in self._signs.items()]
-        if not all(math.isfinite(value) for value in vector):
+        level = self.replay(number, epoch, epochs, metrics)
+        if level is None:
             return True
-        for level in reversed(self.levels(epochs)):
-            if level <= epoch:
-                rung = self._recorded.setdefault(level, {})
-                if number in rung or epoch >= epochs:
-                    return True
-                rung[number] = vector
-                place = int(rank(np.array(list(rung.values())))[-1])
-                if place * self._settings.reduction_factor < len(rung):
-                    return True
-                self.reasons[number] = f"rank {place + 1} of {len(rung)} at the rung of {level} epochs"
-                return False
-        return True
+        rung = self._recorded[level]
+        place = int(rank(np.array(list(rung.values())))[-1])
+        if place * self._settings.reduction_factor < len(rung):
+            return True
+        self.reasons[number] = f"rank {place + 1} of {len(rung)} at the rung of {level} epochs"
+        return False
+
+    def replay(self, number: int, epoch: int, epochs: int, metrics: Mapping[str, Any]) -> int | None:
+        """Takes in a report that was judged when it came; gives the rung at which it is new, if there is one."""
+        vector = [sign * number_of(metrics.get(name)) for name, sign in self._signs.items()]
+        level = max((level for level in self.levels(epochs) if level <= epoch), default=None)
+        if level is None or epoch >= epochs or not all(map(math.isfinite, vector)):
+            return None
+        rung = self._recorded.setdefault(level, {})
+        if number in rung:
+            return None
+        rung[number] = vector
+        return level
 
 
 class StudyScheduler(FIFOScheduler):

@@ -185,11 +185,11 @@ def _replay(
     for row in _rows(trials):
         config = {path: row[path] for path in spec.space}
         searcher.replay(int(row["trial"]), config, row["state"], row)
-    if rungs is not None:
-        for row in _rows(reports):  # of trials that go on from a checkpoint, too: they passed these rungs
-            if row["state"] in ("running", "stopped") and row["epoch"]:
-                rungs.record(int(row["trial"]), int(row["epoch"]), int(row["epochs"]), row)
-        rungs.reasons.clear()
+    if rungs is not None and len(reports):
+        judged = reports[reports["state"].isin(("running", "stopped")) & (reports["epoch"] > 0)]
+        # Of trials that go on from a checkpoint, too: they passed these rungs.
+        for row in _rows(judged[["trial", "epoch", "epochs", *spec.objectives]]):
+            rungs.replay(int(row["trial"]), int(row["epoch"]), int(row["epochs"]), row)
 
 
 def _rows(frame: pd.DataFrame) -> Sequence[dict[str, Any]]:

@@ -161,7 +161,9 @@ def test_replayed_reports_give_the_same_verdicts() -> None:
     for number, epoch, metrics in reports[:80]:
         live.record(number, epoch, 9, metrics)
     for number, epoch, metrics in reports[:80]:
-        replayed.record(number, epoch, 9, dict(metrics))
+        replayed.replay(number, epoch, 9, dict(metrics))
+    assert replayed.reasons == {}  # what was judged is not judged again
+    live.reasons.clear()
     assert [live.record(n, e, 9, m) for n, e, m in reports[80:]] == [
         replayed.record(n, e, 9, m) for n, e, m in reports[80:]
     ]
