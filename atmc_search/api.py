@@ -89,8 +89,11 @@ def choose(
         objectives: metric to direction; default: the study's own. Ties on `best` go by the others.
 
     Raises:
-        AtmcError: unknown metric, or a direction that cannot be told.
+        AtmcError: unknown metric, a direction that cannot be told, or bounds that no value can meet.
     """
+    for name, least in (min or {}).items():
+        if max and name in max and least > max[name]:
+            raise AtmcError(f"min {name} = {least:g} and max {name} = {max[name]:g}: no value is both; change one")
     directions = dict(_objectives(trials, objectives))
     direction, _, metric = best.rpartition(":")
     direction = direction or directions.get(metric, "")

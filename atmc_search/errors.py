@@ -93,9 +93,9 @@ _MOST_LISTED = 20
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """The remedy for an unknown name: the closest known one, and all of them where they are few or none is close."""
     close = get_close_matches(word, known, n=1) or [name for name in known if word and word in name][:1]
-    listing = ", ".join(sorted(known))
-    if close and len(known) > _MOST_LISTED:
-        return f"did you mean {close[0]!r}?"
+    listing = ", ".join(sorted(known)[:_MOST_LISTED])
+    if len(known) > _MOST_LISTED:
+        return f"did you mean {close[0]!r}?" if close else f"known: {listing} and {len(known) - _MOST_LISTED} more"
     return f"did you mean {close[0]!r}? Known: {listing}" if close else f"known: {listing}"
 
 

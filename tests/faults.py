@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+NOBODY = 65534
+
 
 @contextmanager
 def small_disk(path: Path, size: str = "512k") -> Iterator[Path]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from atmc_search.cli.common import attack_component, attacks_of, check_device, check_radius, console, echo
+from atmc_search.cli.common import PATH, attack_component, attacks_of, check_device, check_radius, console, echo
 from atmc_search.cli.description import by_axes, description_json, fact, header_text, tensor_table, totals
 from atmc_search.errors import ArtifactError, AtmcError, DataError, SpecError, shown
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from atmc_search.data import Splits
     from atmc_search.spec import ThreatModel
 
-_FILE = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+_FILE = click.argument("file", type=PATH, metavar="FILE")
 _ALLOW = click.option(
     "--allow-custom-models", is_flag=True, help="Import a model named module:attribute. Runs its code: trust the file."
 )
@@ -180,7 +180,7 @@ def evaluate(
 @click.command()
 @_FILE
 @click.option("--to", required=True, type=click.Choice(_FORMATS), help="Format to write.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.option("--out", required=True, type=PATH, help="File to write.")
 @click.option("--whole", is_flag=True, help="Keep channels that have no effect; safetensors and state_dict always do.")
 @_ALLOW
 def export(file: Path, to: str, out: Path, whole: bool, allow_custom_models: bool) -> None:
@@ -205,7 +205,7 @@ def export(file: Path, to: str, out: Path, whole: bool, allow_custom_models: boo
 
 @click.command()
 @_FILE
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.option("--out", required=True, type=PATH, help="File to write.")
 @_ALLOW
 def repack(file: Path, out: Path, allow_custom_models: bool) -> None:
     """Write artifact FILE anew in the latest format, without what has no effect on its logits.

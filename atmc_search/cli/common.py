@@ -18,10 +18,24 @@ if TYPE_CHECKING:
 
     from atmc_search.spec import Component
 
+
+class _PathText(click.Path):
+    """A path; not an empty one, which an unset variable of a shell leaves and which would stand for this folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("'' is no path; is a variable unset?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = _PathText()
 TRUST = click.option(
     "--trust", is_flag=True, help="Import what RUN names as module:attribute. Runs its code: trust the folder."
 )
-RUN = click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+RUN = click.argument("run", type=PATH, metavar="RUN")
 
 
 def echo(text: str = "", *, nl: bool = True) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from atmc_search.cli.common import RUN, TRUST, cell, console, draw, echo, print_front
+from atmc_search.cli.common import PATH, RUN, TRUST, cell, console, draw, echo, print_front
 from atmc_search.errors import AtmcError
 
 
@@ -41,8 +41,12 @@ def front(run: Path, form: str | None) -> None:
 @click.option(
     "--best", required=True, metavar="METRIC", help="What decides; min:METRIC or max:METRIC if it is no objective."
 )
-@click.option("--max", "upper", multiple=True, metavar="METRIC=VALUE", help="An upper bound. May be repeated.")
-@click.option("--min", "lower", multiple=True, metavar="METRIC=VALUE", help="A lower bound. May be repeated.")
+@click.option(
+    "--max", "upper", multiple=True, metavar="METRIC=VALUE", help="An upper bound. May be repeated, for other metrics."
+)
+@click.option(
+    "--min", "lower", multiple=True, metavar="METRIC=VALUE", help="A lower bound. May be repeated, for other metrics."
+)
 @click.option("--json", "as_json", is_flag=True, help="The chosen row as JSON (null when nothing fits).")
 def choose(run: Path, best: str, upper: tuple[str, ...], lower: tuple[str, ...], as_json: bool) -> None:
     """Choose the trial of RUN to ship, and say why; exit code 1 when nothing fits the bounds.
@@ -68,9 +72,7 @@ def choose(run: Path, best: str, upper: tuple[str, ...], lower: tuple[str, ...],
 
 @click.command()
 @RUN
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Picture to write, .png or .svg.  [default: RUN/front.png]"
-)
+@click.option("--out", type=PATH, help="Picture to write, .png or .svg.  [default: RUN/front.png]")
 def report(run: Path, out: Path | None) -> None:
     """Draw the front of RUN: size against each accuracy, with intervals and the dense model.
 
@@ -81,7 +83,7 @@ def report(run: Path, out: Path | None) -> None:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path), required=False)
+@click.argument("run", type=PATH, required=False)
 @TRUST
 def columns(run: Path | None, trust: bool) -> None:
     """Print every Parquet column: name, type, unit, meaning. With RUN, that run's sampled values as well.
@@ -109,9 +111,11 @@ def columns(run: Path | None, trust: bool) -> None:
 
 
 def _bounds(assignments: tuple[str, ...], flag: str) -> dict[str, float]:
-    bounds = {}
+    bounds: dict[str, float] = {}
     for assignment in assignments:
         metric, equals, text = assignment.partition("=")
+        if metric in bounds:
+            raise AtmcError(f"{flag} {assignment}: {metric} has a bound of that kind already; give one of them")
         try:
             bounds[metric] = float(text)
         except ValueError:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 from rich.table import Table
 
-from atmc_search.cli.common import RUN, TRUST, attack_component, attacks_of, check_device, check_radius, console, echo
+from atmc_search.cli.common import (
+    PATH,
+    RUN,
+    TRUST,
+    attack_component,
+    attacks_of,
+    check_device,
+    check_radius,
+    console,
+    echo,
+)
 from atmc_search.errors import AtmcError
 
 if TYPE_CHECKING:
@@ -143,9 +153,7 @@ def verify(
 @click.option("--device", default="cpu", show_default=True, help="Torch device.")
 @TRUST
 @click.option("--json", "as_json", is_flag=True, help="As JSON; draws only with --out.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Picture to write, .png or .svg.  [default: RUN/curves.png]"
-)
+@click.option("--out", type=PATH, help="Picture to write, .png or .svg.  [default: RUN/curves.png]")
 def curves(
     run: Path,
     numbers: tuple[int, ...],

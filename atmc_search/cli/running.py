@@ -12,21 +12,20 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from atmc_search.cli.common import draw, echo, print_front, size_text
+from atmc_search.cli.common import PATH, draw, echo, print_front, size_text
 from atmc_search.errors import AtmcError, SpecError
 
 if TYPE_CHECKING:
     from atmc_search.results import RunFolder
+    from atmc_search.search import StudyResult
 
 
 @click.command()
-@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("spec", type=PATH)
 @click.option(
     "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a value of the spec, by dotted path."
 )
-@click.option(
-    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of run folders."
-)
+@click.option("--runs", type=PATH, default=Path("runs"), show_default=True, help="Folder of run folders.")
 @click.option(
     "--address", default="local", show_default=True, help="Ray cluster to use; 'auto' for the one running here."
 )
@@ -56,26 +55,21 @@ def run(spec: Path, overrides: tuple[str, ...], runs: Path, address: str, cpus: 
     except KeyboardInterrupt:  # while data was loaded or reports read; in a sweep it is a stop in order
         echo(again)
         raise
-    if result.trials.empty:
-        echo(f"{result.folder.path}/: no trial has reported yet")
-    else:
-        _print_run(result.folder.path)
-        if result.hypervolume is not None:
-            echo(f"hypervolume {result.hypervolume:.3f}")
-        states = ", ".join(f"{count} {state}" for state, count in result.trials["state"].value_counts().items())
-        echo(f"{len(result.trials)} trials ({states}), {result.ran} of them run now")
-    _print_disk(result.folder)
+    try:
+        _print_result(result)
+    finally:
+        if result.interrupted:
+            echo(f"stopped early; {again}")
     if result.interrupted:
-        echo(f"stopped early; {again}")
         sys.exit(128 + (result.signal or signal.SIGINT))
 
 
 @click.command()
-@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("spec", type=PATH)
 @click.option(
     "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a value of the spec, by dotted path."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Artifact to write.  [default: <study>-trial.atmc]")
+@click.option("--out", type=PATH, help="Artifact to write.  [default: <study>-trial.atmc]")
 @click.option("--device", default="cpu", show_default=True, help="Torch device.")
 @click.option("--json", "as_json", is_flag=True, help="Print the last metrics as JSON.")
 def trial(spec: Path, overrides: tuple[str, ...], out: Path | None, device: str, as_json: bool) -> None:
@@ -126,12 +120,28 @@ def _overrides(assignments: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
+def _print_result(result: StudyResult) -> None:
+    if result.trials.empty:
+        echo(f"{result.folder.path}/: no trial has reported yet")
+    else:
+        _print_run(result.folder.path)
+        if result.hypervolume is not None:
+            echo(f"hypervolume {result.hypervolume:.3f}")
+        states = ", ".join(f"{count} {state}" for state, count in result.trials["state"].value_counts().items())
+        echo(f"{len(result.trials)} trials ({states}), {result.ran} of them run now")
+    _print_disk(result.folder)
+
+
 def _print_run(path: Path) -> None:
     from atmc_search import api
 
     rows = api.front(api.load_trials(path))
     print_front(path, rows)
-    picture = f", {draw(path, path / 'front.png').name}" if len(rows) else ""
+    picture = ""
+    try:
+        picture = f", {draw(path, path / 'front.png').name}" if len(rows) else ""
+    except AtmcError as error:  # the study is what counts
+        echo(f"no picture: {error}")
     echo(f"\n{path}/: trials.parquet, front.parquet{picture}, reports/, artifacts/, spec.yaml")
 
 

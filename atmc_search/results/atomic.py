@@ -1,5 +1,7 @@
 """How every file of a run folder is written: whole or not at all, on the disk, patient while the storage is not there.
 
+Reading is as patient: what cannot be read for now is not damaged.
+
 The bytes go to a hidden name in the same folder, are flushed, and take their name in one step (rename, or link where
 the name must be new); then the folder is flushed. Whoever dies in between leaves a hidden file that nobody reads.
 """
@@ -14,7 +16,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from atmc_search.errors import StorageError
 
@@ -36,6 +38,11 @@ _MAY_PASS = frozenset(
 )
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK})
 _NO_FLUSH = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF})
+
+_REMEDIES = {
+    "written": "make room or mend its folder, then run the same command again: all that was reported is kept",
+    "read": "mend its permissions or the storage, then run the same command again: nothing was changed",
+}
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -81,13 +88,16 @@ def write_whole(path: Path, data: bytes) -> None:
         write_atomic(path.resolve(), data)
 
 
-def patiently(action: Callable[[], _Result], path: Path, patience_s: float) -> _Result:
+def patiently(
+    action: Callable[[], _Result], path: Path, patience_s: float, done: Literal["written", "read"] = "written"
+) -> _Result:
     """Does `action`, which touches `path`, again while it fails by what may pass.
 
     Args:
         action: what to do; doing it twice does no harm.
         path: to be named.
         patience_s: for how long it is tried again, with waits from 0.1 s that double up to 10 s.
+        done: what the action does, for messages.
 
     Raises:
         FileExistsError: from `action`, at once.
@@ -101,14 +111,13 @@ def patiently(action: Callable[[], _Result], path: Path, patience_s: float) -> _
             raise
         except OSError as error:
             reason = error.strerror or str(error)
+            if done == "read":  # of a folder, this file; what is written has a hidden name until it is whole
+                path = Path(error.filename or path)
             if error.errno not in _MAY_PASS or waited >= patience_s:
                 often = f" in {tries} tries over {round(waited, 2):g} s" if tries > 1 else ""
-                raise StorageError(
-                    f"{path}: cannot be written ({reason}{often}); make room or mend its folder, then run the same "
-                    "command again: all that was reported is kept"
-                ) from error
+                raise StorageError(f"{path}: cannot be {done} ({reason}{often}); {_REMEDIES[done]}") from error
             if tries == 1:
-                _log.warning("%s: cannot be written (%s); trying again for %g s", path, reason, patience_s)
+                _log.warning("%s: cannot be %s (%s); trying again for %g s", path, done, reason, patience_s)
         wait = min(wait, patience_s - waited)
         time.sleep(wait)
         waited, tries, wait = waited + wait, tries + 1, min(2 * wait, _LONGEST_WAIT_S)

@@ -5,7 +5,8 @@
 
 A report's number is who it is: the column `report` holds it, and a name that says otherwise is a stray copy. Compacting
 writes the file of many, reads it back, and only then removes the files of one; whoever dies in between leaves reports
-that lie in both, and readers take each once. What is no report is skipped, and moved to damaged/ by who may write.
+that lie in both, and readers take each once. What is no report is skipped, and moved to damaged/ by who may write; what
+the storage does not give may be one.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ class Reports:
         """All reports by number; None when there is none.
 
         Raises:
-            RunError: there are reports, and all are another study's, or cannot be read and stay where they are.
+            RunError: there are reports, and all are another study's, or are damaged and stay where they are.
+        OSError: the storage does not give them, which says nothing of them.
         """
         for _ in range(_READS):
             try:
@@ -107,7 +109,11 @@ class Reports:
         return self._latest
 
     def tidy(self) -> None:
-        """For who may write, at the start: removes what compacting left, sets aside what is no report, compacts."""
+        """For who may write, at the start: removes what compacting left, sets aside what is no report, compacts.
+
+        Raises:
+            OSError: as `read`.
+        """
         for path in _entries(self.path):
             if not path.name.startswith(".") and not _NAME.fullmatch(path.name):
                 self._set_aside({path: "no report's name"})
@@ -151,9 +157,7 @@ class Reports:
         for path in sorted(path for path in _entries(self.path) if _NAME.fullmatch(path.name)):
             try:
                 tables[path] = _read(path)
-            except FileNotFoundError:
-                raise
-            except (OSError, ValueError) as error:
+            except ValueError as error:  # not OSError: what cannot be read for now may be sound
                 bad[path] = str(error)
         for path in list(_odd(tables)):
             bad[path] = "columns of other types than the other reports have"

@@ -21,11 +21,11 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -44,6 +44,7 @@ from atmc_search.results.reports import Reports
 from atmc_search.spec import StorageSpec, StudySpec, dump_yaml, load_study
 
 _log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
 
 
 class RunFolder:
@@ -163,6 +164,14 @@ class RunFolder:
         """
         self._write(path, data, new=False)
 
+    def read(self, path: Path) -> bytes:
+        """What a file of this folder holds, with patience.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        return patiently(path.read_bytes, path, self.patience_s, "read")
+
     def append(self, row: Mapping[str, Any], columns: Sequence[Column], number: int) -> None:
         """Writes one report as reports/<number>.parquet. Columns that the row lacks are null.
 
@@ -185,12 +194,15 @@ class RunFolder:
         """All reports in the order in which they arrived, each once; empty when there is none.
 
         Files that are no reports are named in a warning; the driver moves them to damaged/.
+
+        Raises:
+            StorageError: they cannot be read for now.
         """
-        return to_frame(self._reports.read())
+        return to_frame(self._patiently_read(self._reports.read))
 
     def derive(self, spec: StudySpec, columns: Sequence[Column]) -> pd.DataFrame:
         """Brings trials.parquet and front.parquet up to date; returns the trials. Reads the reports only once."""
-        return self.write_derived(to_frame(self._reports.latest()), spec, columns)
+        return self.write_derived(to_frame(self._patiently_read(self._reports.latest)), spec, columns)
 
     def write_derived(self, reports: pd.DataFrame, spec: StudySpec, columns: Sequence[Column]) -> pd.DataFrame:
         """Derives and writes trials.parquet and front.parquet; returns the trials.
@@ -247,6 +259,7 @@ class RunFolder:
 
         Raises:
             RunError: they are not to be moved, and nothing else is there.
+            StorageError: they cannot be moved.
         """
         names = [printable(f"{path.relative_to(self.path)} ({reason})") for path, reason in files.items()]
         listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -260,12 +273,18 @@ class RunFolder:
                 f"{self.path}: left out what cannot be read: {listed}; the next run of the study moves it to damaged/"
             )
             return
-        for path in files:
-            aside = self.damaged / path.relative_to(self.path)
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            while aside.exists():
-                aside = aside.with_name(f"{aside.name}.again")
-            path.rename(aside)
+        try:
+            for path in files:
+                aside = self.damaged / path.relative_to(self.path)
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                while aside.exists():
+                    aside = aside.with_name(f"{aside.name}.again")
+                path.rename(aside)
+        except OSError as error:
+            raise StorageError(
+                f"{self.damaged}: {listed} cannot be moved there ({error.strerror}); it must be a folder that can be "
+                "written, or not be there"
+            ) from None
         _warn(f"{self.path}: moved to damaged/ what cannot be read: {listed}; the study goes on without")
 
     def _write(self, path: Path, data: bytes, *, new: bool) -> None:
@@ -333,9 +352,13 @@ class RunFolder:
             for path in [*self.artifacts.iterdir(), *self.starts.iterdir(), *self.path.glob("*.parquet")]:
                 if not path.is_file():
                     self.set_aside({path: "not a file"})
-            self._reports.tidy()
         except OSError as error:
             raise self._unwritable(error) from None
+        self._patiently_read(self._reports.tidy)
+
+    def _patiently_read(self, action: Callable[[], _Result]) -> _Result:
+        """Reads reports; only a driver, whose sweep would end, waits for them."""
+        return patiently(action, self.reports, self.patience_s if self._lock is not None else 0.0, "read")
 
     def _artifact(self, trial: int) -> Path:
         return self.artifacts / f"{trial:05d}.atmc"

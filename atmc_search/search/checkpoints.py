@@ -78,7 +78,7 @@ class Checkpoints:
     def read(self, trial: int) -> bytes | None:
         """The trial's newest checkpoint; None where there is none."""
         path = self._path(trial)
-        return path.read_bytes() if path.exists() else None
+        return self._run.read(path) if path.exists() else None
 
     def drop(self, trial: int) -> None:
         """The trial has ended."""

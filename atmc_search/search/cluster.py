@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray._private.ray_logging import stdout_deduplicator
+from ray._private.services import canonicalize_bootstrap_address
 
 from atmc_search.errors import RunError, SpecError
 from atmc_search.spec import ResourcesSpec
 
+_ANSWER_S = 10.0
 _SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output engine prints a line even when told to be quiet
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -27,6 +30,24 @@ _DEFAULTS = {
     "TUNE_MAX_PENDING_TRIALS_PG": "2",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+
+
+def check_address(address: str) -> None:
+    """Passes if a program listens at a cluster's address: Ray itself would go on trying for minutes.
+
+    Raises:
+        RunError: none does.
+    """
+    if address == "local":
+        return
+    _, client, place = address.rpartition("ray://")
+    try:
+        where = place if client else canonicalize_bootstrap_address(address)
+        if where is not None:  # else no cluster was started here, which Ray says at once
+            host, _, port = where.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except (OSError, ValueError) as error:
+        raise _no_answer(address, error) from None
 
 
 @contextmanager
@@ -54,9 +75,10 @@ def ray_for(resources: ResourcesSpec, address: str, cpus: int | None) -> Iterato
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:  # Ray raises plain ones, too, where a machine is too busy to start it in time
-            reason = " ".join(str(error).split())[:200]
-            remedy = "run it again" if address == "local" else "check the address"
-            raise RunError(f"--address {address}: Ray does not answer there ({reason}); {remedy}") from None
+            raise _no_answer(address, error) from None
+        except BaseException:  # a signal: what came up by then goes
+            ray.shutdown()
+            raise
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # "Trials did not complete": they are rows
     # Losses are lines of ours; these are pages.
@@ -73,3 +95,9 @@ def ray_for(resources: ResourcesSpec, address: str, cpus: int | None) -> Iterato
     finally:
         if began_here:
             ray.shutdown()
+
+
+def _no_answer(address: str, error: Exception) -> RunError:
+    reason = " ".join(str(error).split())[:200]
+    remedy = "run it again" if address == "local" else "check the address, and that the cluster is up"
+    return RunError(f"--address {address}: Ray does not answer there ({reason}); {remedy}")

@@ -160,7 +160,7 @@ class Depot:
     def _load(self, key: str) -> None:
         path = self._path(key)
         if path.exists():
-            data = path.read_bytes()
+            data = self._folder.read(path)
             try:
                 tensors_from_bytes(data)
             except Exception:  # whatever is in the file: a start that cannot be read is set aside and made again

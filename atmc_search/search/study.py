@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,14 +22,14 @@ from atmc_search.results import RunFolder, trials_of
 from atmc_search.results.checks import require_columns
 from atmc_search.search.callbacks import Recorder, Unprinted
 from atmc_search.search.checkpoints import Checkpoints
-from atmc_search.search.cluster import ray_for
+from atmc_search.search.cluster import check_address, ray_for
 from atmc_search.search.depot import Depot, data_references
 from atmc_search.search.lost import every_loss_is_one_of_an_actor
 from atmc_search.search.preflight import Prepared, prepare
 from atmc_search.search.progress import Progress
 from atmc_search.search.sampler import OptunaSearcher
 from atmc_search.search.scheduler import Rungs, make_scheduler
-from atmc_search.search.stopping import StopRequest
+from atmc_search.search.stopping import StopNow, StopRequest
 from atmc_search.search.trainable import TrialTrainable
 from atmc_search.spec import StudySpec
 
@@ -78,6 +79,7 @@ def run_study(
         AtmcError: a mistake in the spec, the data or the folder, found before anything runs; or too many failed trials.
     """
     prepared = prepare(spec)
+    check_address(address)
     folder = RunFolder(Path(runs) / spec.name)
     with folder.held(spec):
         return _run(prepared, folder, address, cpus, console or Console(stderr=True))
@@ -102,30 +104,36 @@ def _run(prepared: Prepared, folder: RunFolder, address: str, cpus: int | None, 
     searcher = OptunaSearcher(spec, earlier=len(before), stop=stop)
     scheduler, rungs = make_scheduler(spec, stop)
     _replay(earlier, before, spec, searcher, rungs)
-    # Ray takes SIGTERM for itself when it starts: what comes before counts, and what comes after does again.
-    with stop.on_signals(), ray_for(spec.resources, address, cpus), stop.on_signals():
-        depot = _start_depot(folder, prepared)
-        progress = Progress(prepared, console, lambda: ray.get(depot.starts_in_making.remote()))
-        if len(before):
-            progress.earlier([row for row in _rows(before) if row["state"] in _FINISHED])
-            under_way = f"{finished} of {spec.search.trials} trials done, {len(unfinished)} under way"
-            progress.say(f"{folder.path}/: going on; {under_way}")
-        recorder = Recorder(prepared, folder, progress, rungs, depot, stop, unfinished)
-        try:
-            with progress, tempfile.TemporaryDirectory(prefix="atmc-search-") as scratch:
-                _fit(spec, searcher, scheduler, recorder, depot, spec.search.trials - finished, scratch)
-        except KeyboardInterrupt:  # StopNow; Ray makes a plain one of what a signal raises while it waits
-            if not stop.made:
-                raise
-        finally:
-            trials = recorder.close()
-            _end(depot)
+    trials, hypervolume = before, None
+    try:
+        # Ray takes SIGTERM for itself when it starts, so that the handlers are set once more.
+        with stop.on_signals(at_once=True), ray_for(spec.resources, address, cpus), stop.on_signals():
+            depot = _start_depot(folder, prepared)
+            progress = Progress(prepared, console, lambda: ray.get(depot.starts_in_making.remote()))
+            if len(before):
+                progress.earlier([row for row in _rows(before) if row["state"] in _FINISHED])
+                under_way = f"{finished} of {spec.search.trials} trials done, {len(unfinished)} under way"
+                progress.say(f"{folder.path}/: going on; {under_way}")
+            recorder = Recorder(prepared, folder, progress, rungs, depot, stop, unfinished)
+            try:
+                with progress, tempfile.TemporaryDirectory(prefix="atmc-search-") as scratch:
+                    _fit(spec, searcher, scheduler, recorder, depot, spec.search.trials - finished, scratch)
+            except KeyboardInterrupt:  # StopNow; Ray makes a plain one of what a signal raises while it waits
+                if not stop.made:
+                    raise
+            finally:
+                trials, hypervolume = recorder.close(), progress.hypervolume
+                _end(depot)
+    except KeyboardInterrupt:  # likewise, while Ray starts or ends
+        if not stop.made:
+            raise
+    except SystemExit:  # how Ray takes SIGTERM until the handlers are ours
+        with suppress(StopNow):
+            stop.take(signal.SIGTERM, at_once=True)
     done = _count_finished(trials)
     if stop.reason and (recorder.halted or done < spec.search.trials):
         raise RunError(stop.reason)
-    return StudyResult(
-        folder, trials, done - finished, done < spec.search.trials, progress.hypervolume, signal=stop.signal
-    )
+    return StudyResult(folder, trials, done - finished, done < spec.search.trials, hypervolume, signal=stop.signal)
 
 
 def _fit(

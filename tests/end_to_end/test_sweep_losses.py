@@ -105,20 +105,29 @@ def test_killed_drivers_lose_nothing() -> None:
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_a_signal_while_ray_starts_stops_in_order(
-    toy_study: MakeStudy, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("taken_by", ["us", "Ray"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_ray_starts_ends_it_at_once(
+    number: signal.Signals,
+    taken_by: str,
+    toy_study: MakeStudy,
+    tmp_path: Path,
+    quiet: Console,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
 
     @contextmanager
     def starting(*_: object) -> Iterator[None]:
-        os.kill(os.getpid(), signal.SIGTERM)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))  # as Ray does
+        if taken_by == "Ray":
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))  # as it does
+        os.kill(os.getpid(), number)
+        pytest.fail("it went on")
         yield
 
     monkeypatch.setattr("atmc_search.search.study.ray_for", starting)
     result = run_study(toy_study(trials=2), runs=tmp_path, console=quiet)
-    assert (result.interrupted, result.signal, len(result.trials)) == (True, signal.SIGTERM, 0)
+    assert (result.interrupted, result.signal, len(result.trials)) == (True, number, 0)
     assert signal.getsignal(signal.SIGTERM) is before
     monkeypatch.undo()
     assert run_study(toy_study(trials=2), runs=tmp_path, console=quiet).ran == 2

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,7 @@ def test_more_resources_than_there_are_is_a_mistake(toy_study: MakeStudy, tmp_pa
 def test_signals_stop_in_order_or_at_once_and_the_same_command_goes_on(
     toy_study: MakeStudy, tmp_path: Path, user_modules: Path, log: Log
 ) -> None:
-    """The program as a user runs it, with a Ray of its own: Ctrl-C, then SIGTERM twice, then through."""
+    """The program as a user runs it, with a Ray of its own: SIGTERM as that starts, Ctrl-C, SIGTERM twice, through."""
     spec = toy_study(trials=4, modes="fine,slow,hang,slow", epochs=3, cpu=1)
     (tmp_path / "toys.yaml").write_text(dump_yaml(spec))
     command = [sys.executable, "-m", "atmc_search", "run", "toys.yaml", "--cpus", "1"]
@@ -155,8 +156,19 @@ def test_signals_stop_in_order_or_at_once_and_the_same_command_goes_on(
     environment = {**os.environ, "PYTHONPATH": path}
     folder = RunFolder(tmp_path / "runs" / "toys")
 
+    drivers: list[subprocess.Popen[str]] = []
+
+    def ray_starts() -> bool:
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it ended meanwhile
+                _, name, _, parent, *_ = path.read_text().split()
+                if (name, parent) == ("(gcs_server)", str(drivers[-1].pid)):
+                    return True
+        return False
+
     def stopped_by(*signals: signal.Signals, when: Callable[[], bool]) -> tuple[int, str, str]:
         driver = subprocess.Popen(command, env=environment, start_new_session=True, **options)
+        drivers.append(driver)
         try:
             deadline = time.monotonic() + 300
             while not when():
@@ -178,6 +190,10 @@ def test_signals_stop_in_order_or_at_once_and_the_same_command_goes_on(
 
     def epochs(trial: str) -> list[str]:
         return [line.split()[2] for line in log() if line.startswith(f"epoch {trial} ")]
+
+    # While Ray comes up, which takes SIGTERM for itself.
+    code, _, _ = stopped_by(signal.SIGTERM, when=ray_starts)
+    assert (code, folder.next_report()) == (143, 0)
 
     # Once: the epoch of a second that runs comes to its end, and is not done again.
     code, _, err = stopped_by(signal.SIGINT, when=lambda: folder.next_report() >= 6)  # trial 0 is done, 1 under way

@@ -13,13 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import Child, fill, in_child, small_disk, until
+from faults import NOBODY, Child, fill, in_child, small_disk, until
 
 from atmc_search.errors import StorageError
 from atmc_search.results import atomic
 from atmc_search.results.atomic import patiently, write_atomic, write_whole
-
-NOBODY = 65534
 
 
 def names(folder: Path) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from faults import Child, until
+from faults import NOBODY, Child, in_child, until
 
 from atmc_search.errors import StorageError
 from atmc_search.results import Column, RunFolder, reports, trials_of
@@ -23,7 +25,6 @@ from atmc_search.spec import StudySpec
 
 Row = Callable[..., dict[str, Any]]
 Columns = tuple[Column, ...]
-
 
 SOME = (
     *("report", "trial", "state", "reason", "epoch", "artifact", "fingerprint", "reported_at"),
@@ -148,6 +149,73 @@ def test_what_is_no_report_is_named_and_set_aside(
     assert driver.read_reports()["trial"].tolist() == [0, 1, 2, 4]
     assert len(pd.read_parquet(folder.reports)) == 4
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("hidden", [["00000001.parquet"], ["00000000.parquet", "00000001.parquet"], ["."]])
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_what_cannot_be_read_for_now_is_not_damaged(
+    tmp_path: Path, make_study: Callable[..., StudySpec], table: Columns, row: Row, hidden: list[str]
+) -> None:
+    study = make_study(storage={"patience_s": 0.3})
+    with tempfile.TemporaryDirectory() as everyones:  # pytest's own folders are closed to others
+        path = Path(everyones) / "kept"
+        driver = RunFolder(path)
+        driver.create(study)
+        for number in range(2):
+            driver.append(row(number), table, number)
+        for inside in (Path(everyones), path, *path.rglob("*")):
+            os.chown(inside, NOBODY, NOBODY)
+        for name in hidden:
+            (driver.reports / name).chmod(0)
+
+        def go_on() -> None:
+            with RunFolder(path).held(study):
+                pass
+
+        one = "reports" if hidden == ["."] else f"reports/{hidden[0]}"
+        for action, often in ((go_on, r" in \d tries over 0\.3 s"), (lambda: RunFolder.open(path).read_trials(), "")):
+            with pytest.raises(
+                StorageError, match=rf"{one}: cannot be read \(Permission denied{often}\); mend its perm"
+            ):
+                in_child(action, uid=NOBODY)
+        driver.reports.chmod(0o755)
+        assert names(driver.reports) == ["00000000.parquet", "00000001.parquet"]
+        assert not driver.damaged.exists()
+        for name in names(driver.reports):
+            (driver.reports / name).chmod(0o644)
+        assert RunFolder.open(path).read_reports()["trial"].tolist() == [0, 1]
+
+
+def test_a_read_that_fails_for_a_moment_is_tried_again(
+    folder: RunFolder, study: StudySpec, table: Columns, row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        folder.append(row(number), table, number)
+    read, failures = Path.read_bytes, [errno.EIO, errno.ESTALE]
+
+    def stale(self: Path) -> bytes:
+        if failures and self.name == "00000001.parquet":
+            raise OSError(failures.pop(), "not now", str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", stale)
+    with folder.held(study):
+        assert folder.read_reports()["trial"].tolist() == [0, 1, 2]
+    assert not failures
+    assert not folder.damaged.exists()
+
+
+def test_a_damaged_that_is_no_folder_is_named(folder: RunFolder, study: StudySpec) -> None:
+    (folder.reports / "notes.txt").write_text("mine")
+    folder.damaged.write_text("a file")
+    with (
+        pytest.raises(
+            StorageError, match=r"damaged: reports/notes.txt .* cannot be moved there \(\w.*must be a folder"
+        ),
+        folder.held(study),
+    ):
+        pass
+    assert (folder.reports / "notes.txt").read_text() == "mine"
 
 
 def test_strange_names_are_set_aside_and_many_are_one_warning(

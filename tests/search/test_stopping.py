@@ -43,16 +43,38 @@ def test_a_request_has_its_time(clock: Clock) -> None:
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_one_signal_asks_and_the_second_ends(first: signal.Signals, second: signal.Signals) -> None:
+def test_one_signal_asks_and_the_second_ends(first: signal.Signals, second: signal.Signals, clock: Clock) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     stop = StopRequest(20)
     with stop.on_signals():
         os.kill(os.getpid(), first)
         assert (stop.made, stop.signal, stop.reason) == (True, first, "")
+        clock.now += 0.3
         with pytest.raises(StopNow):
             os.kill(os.getpid(), second)
         assert stop.signal == first
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(clock: Clock) -> None:
+    """As from timeout(1), which signals its child and then the group that holds it."""
+    stop = StopRequest(20)
+    with stop.on_signals():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            clock.now += 0.1
+        stop.enforce()
+        assert stop.signal == signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_where_nothing_runs_yet_the_first_ends(number: signal.Signals) -> None:
+    stop = StopRequest(20)
+    with stop.on_signals(at_once=True), pytest.raises(StopNow):
+        os.kill(os.getpid(), number)
+    assert (stop.made, stop.signal) == (True, number)
+    with pytest.raises(StopNow):
+        stop.enforce()
 
 
 def test_a_signal_during_a_stop_for_another_reason_still_asks_in_order() -> None:
