@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -286,6 +287,18 @@ def test_report_draws(atmc: Run, run: Path, tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "front.svg").read_text()
     assert atmc("report", run).code == 0
     assert (run / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_make_a_failure_of_a_finished_study(
+    atmc: Run, run: Path, spec: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "runs" / "typed")
+    (tmp_path / "runs" / "typed" / "front.png").unlink(missing_ok=True)
+    (tmp_path / "runs" / "typed" / "front.png").mkdir()
+    outcome = atmc("run", spec, "--set", "search.trials=4")
+    assert outcome.code == 0, outcome.err
+    assert "no picture: runs/typed/front.png: cannot be written (it is a folder)" in outcome.out
+    assert "5 trials (4 complete, 1 failed), 0 of them run now" in outcome.out
 
 
 def test_trial_from_spec_to_model(atmc: Run, spec: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class StorageSpec(Section):
     patience_s: float = Field(
         60.0,
         ge=0,
-        description="seconds for which a write is tried again before the sweep stops (disk full, share away)",
+        description="seconds for which a write or read is tried again before the sweep stops (disk full, share away)",
     )
     lease_s: float = Field(
         60.0, ge=1, description="seconds of silence after which another host may take over the study from a driver"
