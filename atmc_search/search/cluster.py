@@ -43,9 +43,8 @@ def check_address(address: str) -> None:
     _, client, place = address.rpartition("ray://")
     try:
         where = place if client else canonicalize_bootstrap_address(address)
-        if where is not None:  # else no cluster was started here, which Ray says at once
-            host, _, port = where.rpartition(":")
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+        host, _, port = str(where).rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
     except (OSError, ValueError) as error:
         raise _no_answer(address, error) from None
 
