@@ -1,4 +1,4 @@
-"""The methods that the ATMC paper compares, each a preset of the same few parts: loss, factors, pruning, codebook.
+"""The methods that the ATMC paper compares, and ours: presets of the same few parts, loss, factors, pruning, codebook.
 
 `trial.method: al0` fixes the settings that make the method what it is and leaves all others to the spec; a sweep mixes
 methods by `trial.method: {choice: [ap, al0, atmc]}`. To add one: an entry in `METHODS`.
@@ -44,6 +44,7 @@ _OF_CODEBOOKS = (
 _NO_RANKS = {"compress.energy": None}
 _NO_BYTES = {"compress.budget_bytes": None}
 _OF_PRUNING = ("compress.schedule", "compress.price", "compress.importance")
+_AS_EVER = {"every": 100, "share": 0.3}  # of other schedules
 _OF_PLAIN_WEIGHTS = ("compress.count",)
 
 METHODS: Mapping[str, Method] = {
@@ -121,5 +122,19 @@ METHODS: Mapping[str, Method] = {
             **_NO_RANKS,
         },
         (*_OF_PLAIN_WEIGHTS, *_OF_SCORES),
+    ),
+    "continuous": Method(
+        "dense to sparse in one training: the budget of weights with an effect shrinks; straight-through codebooks",
+        {
+            "compress.factors": "none",
+            "compress.pruning": "projected",
+            "compress.count": "live",
+            "compress.schedule": {"name": "cubic", "from": 0.05, "to": 0.55, "freeze": 0.85, **_AS_EVER},
+            "compress.codebook": "straight_through",
+            "compress.bit_allocation": "uniform",
+            **_NO_RANKS,
+            **_NO_BYTES,
+        },
+        ("compress.rho", *_OF_SCORES),
     ),
 }

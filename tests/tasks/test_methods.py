@@ -1,4 +1,4 @@
-"""Every method of the paper on every kind of model: trained, packed, decoded and measured on tiny data."""
+"""Every method on every kind of model: trained, packed, decoded and measured on tiny data."""
 
 from __future__ import annotations
 
@@ -133,6 +133,7 @@ def test_every_method_keeps_what_it_promises(finished: Finished) -> None:
         "atmc_32": ({"U", "V", "C"}, {32}),
         "atmc": ({"U", "V", "C"}, {BITS}),
         "atmc_mixed": ({"U", "V", "C"}, set(range(1, 9))),
+        "continuous": (set(), {BITS}),
     }
     factors, widths = expected[spec.method or ""]
     assert trained == factors
