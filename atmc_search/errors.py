@@ -64,8 +64,8 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
-class _Brief(Repr):
-    """Not plain `repr`: a few YAML aliases of aliases would make it gigabytes long; and users wrote null, not None."""
+class _Yaml(Repr):
+    """Python's notation but for the words of YAML: users wrote null, not None."""
 
     def repr_NoneType(self, value: None, level: int) -> str:  # reprlib names methods after types
         return "null"
@@ -76,7 +76,16 @@ class _Brief(Repr):
 
 def shown(value: object, limit: int = 60) -> str:
     """`repr(value)` cut to `limit` characters and one line, for use inside a message."""
-    brief = _Brief()
+    return _cut(Repr(), value, limit)
+
+
+def written(value: object, limit: int = 60) -> str:
+    """Likewise a value as its author wrote it in a spec, with null, true and false."""
+    return _cut(_Yaml(), value, limit)
+
+
+def _cut(brief: Repr, value: object, limit: int) -> str:
+    # Not plain `repr`: a few YAML aliases of aliases would make it gigabytes long.
     brief.maxlevel = 4
     brief.maxlist = brief.maxtuple = brief.maxset = brief.maxdict = brief.maxstring = brief.maxother = 4 * limit
     brief.maxlong = 5000
@@ -120,7 +129,7 @@ def explain(error: ValidationError, path: str, model: type[BaseModel]) -> str:
         message = "must be a mapping; write {key: value, ...}"
     message = message[0].lower() + message[1:]
     remedy = _remedy(fault["type"], fault["input"], str(fault.get("ctx", {}).get("expected", "")))
-    return f"{where} = {shown(fault['input'])}: {message}{remedy and f'; {remedy}'}"
+    return f"{where} = {written(fault['input'])}: {message}{remedy and f'; {remedy}'}"
 
 
 _REMEDIES = {
@@ -154,7 +163,7 @@ def _remedy(kind: str, given: object, expected: str) -> str:
         case float() if given.is_integer():
             return f"write {int(given)}, and int_uniform for a range"
         case list():
-            return f"write {number}, or {{choice: {shown(given, 40)}}} to have one chosen"
+            return f"write {number}, or {{choice: {written(given, 40)}}} to have one chosen"
         case dict():
             return f"write {number}, {_DISTRIBUTIONS}"
     return f"write {number}"

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from atmc_search.errors import SpecError, shown
+from atmc_search.errors import SpecError, written
 
 Scalar: TypeAlias = bool | int | float | str | None
 Config: TypeAlias = dict[str, Any]
@@ -92,24 +92,26 @@ def _is_distribution(value: object) -> bool:
 
 def _distribution(kind: str, argument: object, where: str) -> BaseDistribution:
     if not isinstance(argument, list):
-        raise SpecError(f"{where} = {shown(argument)}: must be a list; write [a, b]")
+        raise SpecError(f"{where} = {written(argument)}: must be a list; write [a, b]")
     if kind == "choice":
         return _choice(argument, where)
     if len(argument) != 2:
-        raise SpecError(f"{where} = {shown(argument)}: must be [low, high]; give two numbers")
+        raise SpecError(f"{where} = {written(argument)}: must be [low, high]; give two numbers")
     for bound in argument:
-        rule = f"{where} = {shown(argument)}: bounds must be"
+        rule = f"{where} = {written(argument)}: bounds must be"
         if isinstance(bound, bool) or not isinstance(bound, int | float) or not _finite(bound):
-            raise SpecError(f"{rule} finite numbers and {shown(bound)} is not; give two numbers")
+            raise SpecError(f"{rule} finite numbers and {written(bound)} is not; give two numbers")
         if kind == "int_uniform" and not isinstance(bound, int):
-            raise SpecError(f"{rule} whole numbers and {shown(bound)} is not; round it, or use uniform")
+            raise SpecError(f"{rule} whole numbers and {written(bound)} is not; round it, or use uniform")
     low, high = argument
     if low >= high:
         remedy = "give a plain value" if low == high else f"did you mean [{high}, {low}]?"
-        raise SpecError(f"{where} = {shown(argument)}: the range is empty, low must be below high; {remedy}")
+        raise SpecError(f"{where} = {written(argument)}: the range is empty, low must be below high; {remedy}")
     if kind == "log_uniform":
         if low <= 0:
-            raise SpecError(f"{where} = {shown(argument)}: low must be above 0 on a log scale; use uniform or raise it")
+            raise SpecError(
+                f"{where} = {written(argument)}: low must be above 0 on a log scale; use uniform or raise it"
+            )
         return FloatDistribution(float(low), float(high), log=True)
     if kind == "int_uniform":
         return IntDistribution(low, high)
@@ -122,13 +124,13 @@ def _choice(argument: list[Any], where: str) -> BaseDistribution:
     for value in argument:
         if not isinstance(value, None | bool | int | float | str):
             raise SpecError(
-                f"{where}: {shown(value)} is no scalar; a choice is between numbers, words, true/false, null"
+                f"{where}: {written(value)} is no scalar; a choice is between numbers, words, true/false, null"
             )
         if isinstance(value, float) and not math.isfinite(value):
             raise SpecError(f"{where}: {value} is not finite; a choice is between finite values")
     # 1, 1.0 and true are equal, to Optuna too: it would record one for the other.
     if len(set(argument)) < len(argument):
-        raise SpecError(f"{where} = {shown(argument)}: a value stands twice; list each once")
+        raise SpecError(f"{where} = {written(argument)}: a value stands twice; list each once")
     return CategoricalDistribution(argument)
 
 

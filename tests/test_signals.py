@@ -11,7 +11,7 @@ import pytest
 
 SPEC = (Path(__file__).parents[1] / "search_spaces" / "digits_quickstart.yaml").read_text()
 INTERRUPTED_AT = """
-import os, sys
+import os, signal, sys
 from atmc_search.__main__ import main
 
 class Finder:
@@ -19,6 +19,7 @@ class Finder:
         if name == {module!r}:
             os.kill(os.getpid(), {number})
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
 sys.meta_path.insert(0, Finder())
 sys.argv = ["atmc-search", "run", "spec.yaml"]
 main()

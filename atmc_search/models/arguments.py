@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from atmc_search.errors import SpecError, shown
+from atmc_search.errors import SpecError, written
 
 
 def positive_int(value: object, setting: str) -> int:
@@ -18,7 +18,9 @@ def positive_int(value: object, setting: str) -> int:
         SpecError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SpecError(f"trial.model.{setting} = {shown(value)}: must be a positive integer; write e.g. {setting}: 16")
+        raise SpecError(
+            f"trial.model.{setting} = {written(value)}: must be a positive integer; write e.g. {setting}: 16"
+        )
     return value
 
 
@@ -33,7 +35,9 @@ def positive_number(value: object, setting: str) -> float:
         SpecError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
-        raise SpecError(f"trial.model.{setting} = {shown(value)}: must be a positive number; write e.g. {setting}: 0.5")
+        raise SpecError(
+            f"trial.model.{setting} = {written(value)}: must be a positive number; write e.g. {setting}: 0.5"
+        )
     return float(value)
 
 
@@ -48,7 +52,7 @@ def fraction(value: object, setting: str) -> float:
         SpecError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise SpecError(f"trial.model.{setting} = {shown(value)}: must be in [0, 1); write e.g. {setting}: 0.3")
+        raise SpecError(f"trial.model.{setting} = {written(value)}: must be in [0, 1); write e.g. {setting}: 0.3")
     return float(value)
 
 

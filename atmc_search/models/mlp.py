@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from atmc_search.errors import SpecError, shown
+from atmc_search.errors import SpecError, written
 from atmc_search.models.arguments import positive_int
 
 
@@ -24,7 +24,7 @@ def mlp(*, input_shape: tuple[int, int, int], classes: int, hidden: Sequence[int
     """
     if not isinstance(hidden, list | tuple):
         raise SpecError(
-            f"trial.model.hidden = {shown(hidden)}: must be a list of positive integers; write e.g. [256, 128]"
+            f"trial.model.hidden = {written(hidden)}: must be a list of positive integers; write e.g. [256, 128]"
         )
     layers: list[nn.Module] = [nn.Flatten()]
     units = math.prod(input_shape)

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from atmc_search.errors import SpecError, shown
+from atmc_search.errors import SpecError, written
 from atmc_search.models.arguments import fraction, large_enough, positive_int
 
 # Far beyond the paper's 40: a bound only so that no file of a few bytes keeps its reader building blocks for hours.
@@ -86,6 +86,6 @@ def _conv(channels: int, out: int, size: int, stride: int = 1) -> nn.Conv2d:
 def _depth(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 10 <= value <= _MOST_DEPTH or value % 6 != 4:
         raise SpecError(
-            f"trial.model.depth = {shown(value)}: must be 6n + 4, from 10 to {_MOST_DEPTH}; write e.g. depth: 16"
+            f"trial.model.depth = {written(value)}: must be 6n + 4, from 10 to {_MOST_DEPTH}; write e.g. depth: 16"
         )
     return value

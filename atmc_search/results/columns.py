@@ -14,7 +14,7 @@ from typing import Literal
 import pyarrow as pa
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from atmc_search.errors import SpecError, shown
+from atmc_search.errors import SpecError, written
 
 Kind = Literal["bool", "int64", "float64", "string", "timestamp"]
 
@@ -204,7 +204,7 @@ def _kind_of(path: str, distribution: BaseDistribution) -> Kind:
     if kinds <= {str}:
         return "string"
     raise SpecError(
-        f"{path}.choice = {shown(list(distribution.choices))}: mixes numbers, words or true/false, which one column "
+        f"{path}.choice = {written(list(distribution.choices))}: mixes numbers, words or true/false, which one column "
         "cannot hold; write all of them as numbers, or all as words"
     )
 

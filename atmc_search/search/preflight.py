@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from atmc_search.data import Splits, load_splits
-from atmc_search.errors import SpecError, did_you_mean, shown
+from atmc_search.errors import SpecError, did_you_mean, written
 from atmc_search.results import STUDY_COLUMNS, Column, parameter_columns
 from atmc_search.spec import DataSpec, StudySpec, TrialSpec
 from atmc_search.spec.paths import value_at
@@ -98,7 +98,7 @@ def _check_reported(trial: TrialSpec, wanted: Mapping[str, tuple[str, tuple[str,
         if needs is not None and value_at(document, needs[0]) != needs[1]:
             path, value = needs
             raise SpecError(
-                f"{section}.{name}: trials do not measure it, as {path} = {shown(value_at(document, path))}; "
+                f"{section}.{name}: trials do not measure it, as {path} = {written(value_at(document, path))}; "
                 f"set {path}: {value}, or remove {section}.{name}"
             )
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from atmc_search.errors import SpecError, explain, shown
+from atmc_search.errors import SpecError, explain, shown, written
 from atmc_search.spec.paths import set_at
 from atmc_search.spec.study import StudySpec
 
@@ -114,7 +114,7 @@ def parse_study(document: object, origin: str = "spec") -> StudySpec:
         SpecError: one line: origin, path, value, rule, remedy.
     """
     if not isinstance(document, Mapping):
-        raise SpecError(f"{origin}: {shown(document)} is no mapping; a spec starts with 'name: ...'")
+        raise SpecError(f"{origin}: {written(document)} is no mapping; a spec starts with 'name: ...'")
     try:
         return StudySpec.model_validate(dict(document))
     except ValidationError as error:

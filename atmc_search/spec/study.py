@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution
 from pydantic import Field, field_validator, model_validator
 
 from atmc_search import space
-from atmc_search.errors import SpecError, shown
+from atmc_search.errors import SpecError, written
 from atmc_search.methods import METHODS, Method
 from atmc_search.registry import validated
 from atmc_search.spec.paths import remove_at, set_at
@@ -150,11 +150,9 @@ class StudySpec(Section):
     @property
     def space(self) -> dict[str, BaseDistribution]:
         """The distributions of the template by dotted path, without those that no method of the study uses."""
-        written = space.distributions(self.trial)
+        found = space.distributions(self.trial)
         methods = [METHODS.get(name) for name in self._method_names()]
-        return {
-            path: d for path, d in written.items() if any(method is None or method.uses(path) for method in methods)
-        }
+        return {path: d for path, d in found.items() if any(method is None or method.uses(path) for method in methods)}
 
     def corners(self) -> Iterator[tuple[str | None, dict[str, Any]]]:
         """Configs that together show every extreme of every value beside every method; see `space.corners`."""
@@ -189,9 +187,9 @@ class StudySpec(Section):
         return {name: METHODS[name] for name in self._method_names() if name in METHODS}
 
     def _method_names(self) -> list[Any]:
-        written = self.trial.get("method")
-        choices = written.get("choice") if isinstance(written, Mapping) else None
-        return choices if isinstance(choices, list) and choices else [written]
+        method = self.trial.get("method")
+        choices = method.get("choice") if isinstance(method, Mapping) else None
+        return choices if isinstance(choices, list) and choices else [method]
 
     def _method(self, config: Mapping[str, Any]) -> Method | None:
         name = config.get(METHOD_PATH, self.trial.get("method"))
@@ -210,13 +208,13 @@ def _check_plain(trial: Mapping[str, Any]) -> None:
     queue: list[tuple[str, object, int]] = [("trial", trial, 0)]
     for where, value, depth in queue:  # grows while it is walked
         if depth > _MAX_DEPTH:
-            raise SpecError(f"{where} = {shown(value)}: nested too deeply; a spec is short and flat")
+            raise SpecError(f"{where} = {written(value)}: nested too deeply; a spec is short and flat")
         match value:
             case None | bool() | str():
                 pass
             case int():
                 if not -(2**63) <= value < 2**63:
-                    raise SpecError(f"{where} = {shown(value)}: is beyond 64 bits; use a smaller number")
+                    raise SpecError(f"{where} = {written(value)}: is beyond 64 bits; use a smaller number")
             case float():
                 if not math.isfinite(value):
                     raise SpecError(f"{where} = {value}: must be a finite number; leave it out or give a number")
@@ -225,15 +223,15 @@ def _check_plain(trial: Mapping[str, Any]) -> None:
             case dict():
                 for key, item in value.items():
                     if not isinstance(key, str):
-                        raise SpecError(f"{where}: key {shown(key)} is not a word; quote it")
+                        raise SpecError(f"{where}: key {written(key)} is not a word; quote it")
                     queue.append((f"{where}.{key}", item, depth + 1))
             case _:
                 raise SpecError(
-                    f"{where} = {shown(value)}: a {type(value).__name__} is no plain value; use numbers, words, "
+                    f"{where} = {written(value)}: a {type(value).__name__} is no plain value; use numbers, words, "
                     "true/false, null, lists and mappings (quote dates)"
                 )
         if len(queue) > _MAX_VALUES:
-            raise SpecError(f"{where} = {shown(value)}: too long; a spec is short and flat")
+            raise SpecError(f"{where} = {written(value)}: too long; a spec is short and flat")
 
 
 def fingerprint(document: object) -> str:

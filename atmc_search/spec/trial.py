@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from atmc_search.errors import did_you_mean, shown
+from atmc_search.errors import did_you_mean, written
 from atmc_search.methods import METHODS
 from atmc_search.spec.compress import CompressSpec
 from atmc_search.spec.paths import value_at
@@ -106,12 +106,12 @@ class TrialSpec(Section):
     @model_validator(mode="after")
     def _as_the_method_says(self) -> TrialSpec:
         if self.method is not None:
-            written = self.model_dump(mode="json")
+            document = self.model_dump(mode="json")
             for path, value in METHODS[self.method].fixes.items():
-                found = value_at(written, path)
+                found = value_at(document, path)
                 if found != value:
                     raise ValueError(
-                        f"{path} is {shown(found)}, which method {self.method} fixes to {shown(value)}; "
+                        f"{path} is {written(found)}, which method {self.method} fixes to {written(value)}; "
                         "remove it, or the method"
                     )
         return self
