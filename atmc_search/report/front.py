@@ -99,7 +99,7 @@ class FrontData:
         front: how many of them are on the front.
         images: n of the accuracies, None where it was not recorded or differs between trials.
         by: the column by whose values points are told apart, "" where there is none, or all points share a value.
-        groups: these values: the paper's methods in the order of `METHODS`, all others by name, `NOT_SET` last.
+        groups: these values: methods in the order of `METHODS`, all others by name, `NOT_SET` last.
         group_counts: for each group, how many of its trials are on the front and how many were measured.
     """
 

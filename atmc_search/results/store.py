@@ -18,12 +18,10 @@ Every file is written beside its place and moved there (`atomic`), so that a rea
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +29,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from atmc_search.errors import RunError, SpecError, StorageError, printable
+from atmc_search.errors import RunError, SpecError, StorageError
+from atmc_search.results.aside import DAMAGED, set_aside, warn
 from atmc_search.results.atomic import is_partial, patiently, write_atomic
 from atmc_search.results.checks import check_values, require_columns
 from atmc_search.results.columns import Column, schema_of
@@ -43,7 +42,6 @@ from atmc_search.results.lock import StudyLock, check_token
 from atmc_search.results.reports import Reports
 from atmc_search.spec import StorageSpec, StudySpec, dump_yaml, load_study
 
-_log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 
@@ -58,7 +56,7 @@ class RunFolder:
         self.reports = self.path / "reports"
         self.artifacts = self.path / "artifacts"
         self.starts = self.path / "starts"
-        self.damaged = self.path / "damaged"
+        self.damaged = self.path / DAMAGED
         self.freed = DiskUse()
         self._token = token
         self._patience_s: float | None = None
@@ -84,7 +82,7 @@ class RunFolder:
         if not folder.path.is_dir():
             raise RunError(f"{folder.path}: no such folder; give a run's folder, runs/<study>")
         if not check_format(folder.format_path):
-            _warn(f"{folder.format_path}: damaged; the next run of the study writes it anew")
+            warn(f"{folder.format_path}: damaged; the next run of the study writes it anew")
         if not folder.spec_path.is_file():
             raise RunError(f"{folder.path}: holds no spec.yaml, so it is no run; give a run's folder, runs/<study>")
         return folder
@@ -250,42 +248,8 @@ class RunFolder:
         return disk_use(self.path)
 
     def set_aside(self, files: Mapping[Path, str], *, nothing_else: bool = False, move: bool | None = None) -> None:
-        """Names files that are not what they should be, with reasons, and moves them to damaged/.
-
-        Args:
-            files: within the folder.
-            nothing_else: whether there is no sound file of their kind.
-            move: whether to move them; default: whether this process holds the study.
-
-        Raises:
-            RunError: they are not to be moved, and nothing else is there.
-            StorageError: they cannot be moved.
-        """
-        names = [printable(f"{path.relative_to(self.path)} ({reason})") for path, reason in files.items()]
-        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        if not (self._lock is not None if move is None else move):
-            if nothing_else:
-                raise RunError(
-                    f"{self.path}: holds no report that can be read: {listed}; "
-                    "run the study, which moves it to damaged/"
-                )
-            _warn(
-                f"{self.path}: left out what cannot be read: {listed}; the next run of the study moves it to damaged/"
-            )
-            return
-        try:
-            for path in files:
-                aside = self.damaged / path.relative_to(self.path)
-                aside.parent.mkdir(parents=True, exist_ok=True)
-                while aside.exists():
-                    aside = aside.with_name(f"{aside.name}.again")
-                path.rename(aside)
-        except OSError as error:
-            raise StorageError(
-                f"{self.damaged}: {listed} cannot be moved there ({error.strerror}); it must be a folder that can be "
-                "written, or not be there"
-            ) from None
-        _warn(f"{self.path}: moved to damaged/ what cannot be read: {listed}; the study goes on without")
+        """`aside.set_aside`; by default files move if this process holds the study."""
+        set_aside(self.path, files, nothing_else=nothing_else, move=self._lock is not None if move is None else move)
 
     def _write(self, path: Path, data: bytes, *, new: bool) -> None:
         def once() -> None:
@@ -383,9 +347,3 @@ class RunFolder:
 
     def _unwritable(self, error: OSError) -> RunError:
         return RunError(f"{self.path}: cannot be written ({error.strerror}); choose another --runs folder")
-
-
-@lru_cache(maxsize=1000)
-def _warn(message: str) -> None:
-    """Once a process: several commands read a folder more than once."""
-    _log.warning("%s", message)

@@ -196,7 +196,7 @@ def _replay(
     if rungs is not None and len(reports):
         judged = reports[reports["state"].isin(("running", "stopped")) & (reports["epoch"] > 0)]
         # Of trials that go on from a checkpoint, too: they passed these rungs.
-        for row in _rows(judged[["trial", "epoch", "epochs", *spec.objectives]]):
+        for row in _rows(judged.reindex(columns=["trial", "epoch", "epochs", *spec.objectives])):
             rungs.replay(int(row["trial"]), int(row["epoch"]), int(row["epochs"]), row)
 
 

@@ -154,7 +154,7 @@ def test_what_is_no_report_is_named_and_set_aside(
 @pytest.mark.parametrize("hidden", [["00000001.parquet"], ["00000000.parquet", "00000001.parquet"], ["."]])
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_what_cannot_be_read_for_now_is_not_damaged(
-    tmp_path: Path, make_study: Callable[..., StudySpec], table: Columns, row: Row, hidden: list[str]
+    make_study: Callable[..., StudySpec], table: Columns, row: Row, hidden: list[str]
 ) -> None:
     study = make_study(storage={"patience_s": 0.3})
     with tempfile.TemporaryDirectory() as everyones:  # pytest's own folders are closed to others
@@ -246,11 +246,13 @@ def test_what_is_damaged_again_does_not_replace_what_was(
         (folder.reports / "00000000.parquet").write_bytes(content)
         with folder.held(study):
             pass
-    assert sorted(path.read_bytes() for path in (folder.damaged / "reports").iterdir()) == [
-        b"first",
-        b"second",
-        b"third",
-    ]
+    for place in ("/nowhere", "/elsewhere"):
+        (folder.reports / "00000001.parquet").symlink_to(place)
+        with folder.held(study):
+            pass
+    aside = list((folder.damaged / "reports").iterdir())
+    assert sorted(path.read_bytes() for path in aside if path.is_file()) == [b"first", b"second", b"third"]
+    assert sorted(str(path.readlink()) for path in aside if path.is_symlink()) == ["/elsewhere", "/nowhere"]
 
 
 def test_the_first_of_all_files_is_not_the_measure_of_the_others(
