@@ -7,8 +7,17 @@ methods by `trial.method: {choice: [ap, al0, atmc]}`. To add one: an entry in `M
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+_PLAIN_SGD = {"lr": 0.05, "lr_schedule": "cosine", "warmup": 0.0, "nesterov": False, "clip_norm": None}
+_OF_THE_PAPER: Mapping[str, Any] = {
+    **{f"{stage}.{name}": value for stage in ("dense", "train") for name, value in _PLAIN_SGD.items()},
+    "compress.schedule": None,
+    "compress.count": "all",
+    "compress.codebook": "admm",
+}
+"""What came after the paper, and is the default of settings, turned off."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +28,13 @@ class Method:
         meaning: a line.
         fixes: what makes the method what it is, overruling the template.
         ignores: settings that change nothing in it; a template's are left out, and not sampled.
+        defaults: what it takes where the template is silent, in place of the settings' own defaults: the paper's.
     """
 
     meaning: str
     fixes: Mapping[str, Any]
     ignores: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=lambda: _OF_THE_PAPER)
 
     def uses(self, path: str) -> bool:
         """Whether the setting at `path` (with or without `trial.`) makes a difference."""
@@ -136,5 +147,6 @@ METHODS: Mapping[str, Method] = {
             **_NO_BYTES,
         },
         ("compress.rho", *_OF_SCORES),
+        defaults={},
     ),
 }

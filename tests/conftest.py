@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from stages import PAPER, PLAIN_SGD
 
 from atmc_search.data import Splits, load_splits
 from atmc_search.spec import TrialSpec
@@ -17,9 +18,9 @@ _TINY: dict[str, Any] = {
     "model": {"name": "small_cnn", "width": 4},
     "threat": {"norm": "linf", "eps": 0.05},
     # Eight epochs: after one the model still guesses, and figures of guesses show little.
-    "dense": {"epochs": 8, "lr": 0.1, "batch_size": 16, "attack": {"name": "fgsm"}},
-    "train": {"epochs": 1, "lr": 0.02, "batch_size": 32, "attack": {"name": "pgd", "steps": 2}},
-    "compress": {"factors": "none", "keep": 0.2, "bits": 3, "dual_every": 3, "codebook_from": 0.5},
+    "dense": {**PLAIN_SGD, "epochs": 8, "lr": 0.1, "batch_size": 16, "attack": {"name": "fgsm"}},
+    "train": {**PLAIN_SGD, "epochs": 1, "lr": 0.02, "batch_size": 32, "attack": {"name": "pgd", "steps": 2}},
+    "compress": {**PAPER, "factors": "none", "keep": 0.2, "bits": 3, "dual_every": 3, "codebook_from": 0.5},
     "evaluate": {"attack": {"name": "pgd", "steps": 3}},
 }
 

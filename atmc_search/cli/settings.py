@@ -92,6 +92,8 @@ def _type_text(annotation: Any) -> str:
 def _default_text(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
+    if field.default_factory_takes_validated_data:
+        return "it depends"
     default = field.get_default(call_default_factory=True)
     if default is None:
         return "none"

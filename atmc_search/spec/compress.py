@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -83,6 +84,18 @@ class TargetSpec(Section):
         return found
 
 
+def _schedule_of(given: Mapping[str, Any]) -> ScheduleSpec | None:
+    if given.get("pruning") != "projected" or given.get("target") is not None:
+        return None
+    return ScheduleSpec.model_validate({"name": "cubic", "freeze": 0.85})
+
+
+def _count_of(given: Mapping[str, Any]) -> Literal["all", "live"]:
+    schedule = given.get("schedule")
+    grows = schedule is not None and schedule.name == "grow"
+    return "live" if given.get("factors") == "none" and given.get("pruning") == "projected" and not grows else "all"
+
+
 class CompressSpec(Section):
     """The constraints: how many weights, in which form, of how many values (ATMC, arXiv 1902.03538)."""
 
@@ -95,13 +108,17 @@ class CompressSpec(Section):
         description="to the ℓ0 budget: at every step; once before training, mask fixed; by learned scores, mask fixed "
         "then (hydra), with each layer's share learned too (harp); or not at all",
     )
+    target: TargetSpec | None = Field(
+        None, description="in place of keep: the smallest artifact that holds an accuracy on validation images"
+    )
     scores: ScoreSpec = ScoreSpec()
     quotas: QuotaSpec = QuotaSpec()
     schedule: ScheduleSpec | None = Field(
-        None,
-        description="of projected pruning: {name: cubic, from: 0.05, to: 0.55, freeze: 1} shrinks the budget from all "
-        "entries to keep between these shares of training; {name: grow, every: 100, share: 0.3, from: 0.05, to: 0.55} "
-        "exchanges non-zeros at keep; default: keep from the first step. Every measurement is within keep",
+        default_factory=_schedule_of,
+        description="of projected pruning: {name: cubic, from: 0.05, to: 0.55, freeze: 0.85} shrinks the budget from "
+        "all entries to keep between these shares of training, and is the default without a target; {name: grow, "
+        "every: 100, share: 0.3, from: 0.05, to: 0.55} exchanges non-zeros at keep; null: keep from the first step. "
+        "Every measurement is within keep",
     )
     keep: float | None = Field(
         None,
@@ -111,9 +128,10 @@ class CompressSpec(Section):
         "it budget_bytes sets the size",
     )
     count: Literal["all", "live"] = Field(
-        "all",
+        default_factory=_count_of,
         description="non-zeros that the budget counts. live: dead ones, which read what never varies or make what "
-        "nobody reads, are zeroed in training as they are in the file, and their places go to the next largest",
+        "nobody reads, are zeroed in training as they are in the file, and their places go to the next largest. "
+        "Default: live where weights W = C are projected and do not grow, else all",
     )
     price: Literal["count", "bytes"] = Field(
         "count",
@@ -145,11 +163,8 @@ class CompressSpec(Section):
         description="bytes of the artifact. Without keep: met to 3 %, never exceeded, by as many non-zeros as they pay "
         "for; with it: the most, which sets the ranks of low_rank or the bits of mixed",
     )
-    target: TargetSpec | None = Field(
-        None, description="in place of keep: the smallest artifact that holds an accuracy on validation images"
-    )
     codebook: Literal["admm", "straight_through"] = Field(
-        "admm",
+        "straight_through",
         description="admm: a penalty draws the weights to their codebook; straight_through: the network is attacked "
         "and differentiated at its quantised weights, the gradient applied to latent ones",
     )

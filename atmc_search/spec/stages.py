@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from atmc_search.spec.sections import Component, Section, ThreatModel
 
 
+def _warmup_of(given: Mapping[str, Any]) -> float:
+    return 0.0 if given.get("lr_schedule") == "cyclic" else 0.5
+
+
 class StageSpec(Section):
     """Settings that both training stages have."""
 
     epochs: int = Field(ge=1, description="passes over the training images")
-    lr: float = Field(0.05, gt=0, description="peak learning rate")
+    lr: float = Field(0.1, gt=0, description="peak learning rate")
     lr_schedule: Literal["cosine", "linear", "constant", "cyclic"] = Field(
-        "cosine",
+        "linear",
         description="learning rate over the stage: to 0 by half a cosine or a line, or constant; cyclic: a line up to "
         "lr over 40 % of the stage, a line down to 0, without warmup",
     )
-    warmup: float = Field(0.0, ge=0, description="epochs in which the learning rate rises from 0 to lr, in a line")
+    warmup: float = Field(
+        default_factory=_warmup_of,
+        ge=0,
+        description="epochs in which the learning rate rises from 0 to lr, in a line; default: 0.5, of cyclic 0",
+    )
     batch_size: int = Field(128, ge=1, description="images a step")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
-    nesterov: bool = Field(False, description="Nesterov's momentum in place of the plain one")
+    nesterov: bool = Field(
+        default_factory=lambda given: given.get("momentum", 0.0) > 0,
+        description="Nesterov's momentum in place of the plain one; default: where there is momentum",
+    )
     clip_norm: float | None = Field(
-        None,
-        gt=0,
-        description="the loss's gradient over all parameters is scaled to at most this norm; default: as it is",
+        1.0, gt=0, description="the loss's gradient over all parameters is scaled to at most this norm; null: as it is"
     )
     weight_decay: float = Field(1e-4, ge=0, description="of SGD")
     attack: Component = Field(Component(name="pgd", steps=7), description="the inner maximisation")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import copy
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -68,6 +70,20 @@ class TrialSpec(Section):
     compress: CompressSpec
     evaluate: EvaluateSpec = EvaluateSpec()
     seed: int = Field(0, ge=0, description="seed of data order and attacks; a sweep adds the trial's number")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_the_methods_defaults(cls, given: Any) -> Any:
+        method = METHODS.get(str(given.get("method"))) if isinstance(given, Mapping) else None
+        if method is None:
+            return given
+        filled = copy.deepcopy(dict(given))
+        for path, value in method.defaults.items():
+            section, _, leaf = path.rpartition(".")
+            there = value_at(filled, section)
+            if isinstance(there, dict) and leaf not in there:
+                there[leaf] = copy.deepcopy(value)
+        return filled
 
     @field_validator("threat")
     @classmethod

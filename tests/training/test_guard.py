@@ -3,11 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 from pydantic import ValidationError
+from stages import plain_stage
 from torch import nn
 
 from atmc_search.attacks import FGSMRS, PGD
 from atmc_search.data import DeviceData
-from atmc_search.spec import Component, StageSpec, ThreatModel
+from atmc_search.spec import Component, ThreatModel
 from atmc_search.training import Guard
 
 
@@ -57,4 +58,4 @@ def test_what_survives_is_counted_on_the_same_images_and_leaves_the_model_as_it_
 )
 def test_settings_that_do_not_go_together_are_refused(settings, message):
     with pytest.raises(ValidationError, match=message):
-        StageSpec(epochs=2, **settings)
+        plain_stage(epochs=2, **settings)

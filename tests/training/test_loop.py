@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import PrivateAttr
+from stages import plain_stage
 from torch import Tensor, nn
 
 from atmc_search.attacks import FGSM, PGD, Attack, perturb
@@ -95,7 +96,7 @@ def train(
     ],
 )
 def test_learning_rate_is_half_a_cosine_a_line_or_constant(schedule, progress, share):
-    stage = StageSpec(epochs=1, lr=0.4, lr_schedule=schedule)
+    stage = plain_stage(epochs=1, lr=0.4, lr_schedule=schedule)
     assert learning_rate(stage, progress) == pytest.approx(0.4 * share, abs=1e-12)
 
 
@@ -116,12 +117,12 @@ def test_warmup_and_schedule_are_torch_s_one_after_the_other(schedule):
         expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         reference.step()
-    stage = StageSpec(epochs=4, lr=0.4, lr_schedule=schedule, warmup=1.2)
+    stage = plain_stage(epochs=4, lr=0.4, lr_schedule=schedule, warmup=1.2)
     assert [learning_rate(stage, step / 40) for step in range(40)] == pytest.approx(expected, abs=1e-8)
 
 
 def test_the_rate_falls_with_every_step_over_all_epochs(digits):
-    stage = StageSpec(epochs=3, lr=0.1, batch_size=64)
+    stage = plain_stage(epochs=3, lr=0.1, batch_size=64)
     model = fresh()
     rates: list[float] = []
     optimizer = make_optimizer(model, stage)
@@ -134,7 +135,7 @@ def test_the_rate_falls_with_every_step_over_all_epochs(digits):
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_the_optimizer_is_sgd_over_every_parameter(nesterov):
-    stage = StageSpec(epochs=1, lr=0.1, momentum=0.8, weight_decay=0.01, nesterov=nesterov)
+    stage = plain_stage(epochs=1, lr=0.1, momentum=0.8, weight_decay=0.01, nesterov=nesterov)
     model = fresh()
     (group,) = make_optimizer(model, stage).param_groups
     assert [id(p) for p in group["params"]] == [id(p) for p in model.parameters()]
@@ -142,7 +143,7 @@ def test_the_optimizer_is_sgd_over_every_parameter(nesterov):
 
 
 def test_by_default_an_epoch_is_plain_sgd_on_a_cosine_to_the_bit(digits):
-    stage = StageSpec(epochs=2, lr=0.05, batch_size=64)
+    stage = plain_stage(epochs=2, lr=0.05, batch_size=64)
     model, reference = fresh(), fresh()
     found = train(model, digits, stage)
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
@@ -166,7 +167,7 @@ def test_by_default_an_epoch_is_plain_sgd_on_a_cosine_to_the_bit(digits):
 @pytest.mark.parametrize("norm", [1e-3, 0.5, 1e6])
 def test_clipping_scales_the_gradient_of_all_parameters_to_the_norm(digits, norm):
     """One step from rest at rate 1: the weights move by the gradient, which torch clips in the reference."""
-    stage = StageSpec(epochs=1, lr=1.0, batch_size=1000, momentum=0.0, weight_decay=0.0, clip_norm=norm)
+    stage = plain_stage(epochs=1, lr=1.0, batch_size=1000, momentum=0.0, weight_decay=0.0, clip_norm=norm)
     model, reference = fresh("mlp", hidden=[6]), fresh("mlp", hidden=[6])
     with seeded(CPU, 0, "train", 0) as generator:
         ((x, y),) = digits.batches(1000, generator)
@@ -217,7 +218,7 @@ def test_the_global_generator_is_put_back_after_an_error():
 
 def trained(data: DeviceData, **changes: object) -> dict[str, Tensor]:
     model = fresh()
-    train(model, data, StageSpec(epochs=1, lr=0.05, batch_size=64), **changes)  # type: ignore[arg-type]
+    train(model, data, plain_stage(epochs=1, lr=0.05, batch_size=64), **changes)  # type: ignore[arg-type]
     return model.state_dict()
 
 
@@ -233,7 +234,7 @@ def test_an_epoch_follows_from_seed_label_and_attack_and_not_from_the_global_sta
 
 
 def test_epochs_differ_in_order_and_attack(digits):
-    stage = StageSpec(epochs=2, lr=1e-12, lr_schedule="constant", batch_size=64, weight_decay=0.0)
+    stage = plain_stage(epochs=2, lr=1e-12, lr_schedule="constant", batch_size=64, weight_decay=0.0)
     first, second = train(fresh(), digits, stage)
     assert first.loss != second.loss  # the weights stand still
 
@@ -242,7 +243,7 @@ def test_epochs_differ_in_order_and_attack(digits):
 
 
 def test_the_loss_goes_down_and_accuracy_up(digits):
-    stats = train(fresh("mlp", hidden=[32]), digits, StageSpec(epochs=6, lr=0.05, batch_size=32))
+    stats = train(fresh("mlp", hidden=[32]), digits, plain_stage(epochs=6, lr=0.05, batch_size=32))
     assert stats[-1].loss < 0.5 * stats[0].loss
     assert stats[-1].adversarial_accuracy > stats[0].adversarial_accuracy
     assert all(0 <= s.adversarial_accuracy <= 1 for s in stats)
@@ -253,7 +254,7 @@ def test_stats_are_means_over_images_not_over_batches(digits):
     model = fresh()
     images = ImageSet(digits.images[:100].numpy(), digits.labels[:100].numpy())
     data = DeviceData(images, "cpu")
-    stage = StageSpec(epochs=1, lr=1e-12, batch_size=64, weight_decay=0.0)
+    stage = plain_stage(epochs=1, lr=1e-12, batch_size=64, weight_decay=0.0)
     still = ThreatModel(eps=0.0)
     stats = train_epoch(
         model,
@@ -272,7 +273,7 @@ def test_stats_are_means_over_images_not_over_batches(digits):
 
 
 def test_training_is_on_adversarial_images(digits):
-    stage = StageSpec(epochs=1, lr=1e-12, batch_size=64)
+    stage = plain_stage(epochs=1, lr=1e-12, batch_size=64)
     (weak,) = train(fresh(), digits, stage, attack=PGD(steps=1, step_size=1e-9, random_start=False))
     (strong,) = train(fresh(), digits, stage, attack=PGD(steps=5))
     assert strong.loss > weak.loss + 0.01
@@ -285,7 +286,7 @@ def test_divergence_is_a_failed_trial_with_a_reason(digits, tiny_trial, lr, code
     constrained = bound(
         model, tiny_trial(compress={"codebook_from": codebook_from, "dual_every": 1, "bits": 2}), "none"
     )
-    stage = StageSpec(epochs=3, lr=lr, batch_size=16)
+    stage = plain_stage(epochs=3, lr=lr, batch_size=16)
     with pytest.raises(
         TrialFailed, match=r"diverged: (train loss is (nan|inf) in epoch \d \(peak lr|weights are not finite)"
     ) as caught:
@@ -328,7 +329,7 @@ class Watcher(Attack):
 def test_batch_norm_statistics_move_in_the_training_step_and_never_in_the_attack(digits):
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(108, 10))
     attack = Watcher()
-    train(model, digits, StageSpec(epochs=1, lr=0.01, batch_size=64), attack=attack)
+    train(model, digits, plain_stage(epochs=1, lr=0.01, batch_size=64), attack=attack)
     assert len(attack._seen) == 4
     for training, before, after in attack._seen:
         assert not training
@@ -369,7 +370,7 @@ def test_after_every_step_all_factors_together_keep_the_budget(
     model = fresh()
     dense = sum(m.weight.numel() for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
     constrained = bound(model, tiny_trial(compress={"keep": keep, "bits": 2, "codebook_from": 0.3}), factors)
-    train(model, digits, StageSpec(epochs=2, lr=0.05, batch_size=64), constrained=constrained)
+    train(model, digits, plain_stage(epochs=2, lr=0.05, batch_size=64), constrained=constrained)
     assert len(constrained.counts) == 8
     assert constrained.counts == [round(keep * dense)] * 8  # full: dense gradients leave no weight at zero
     assert constrained.admm is not None
@@ -381,7 +382,7 @@ def test_a_schedule_s_budget_is_kept_after_every_step(digits, tiny_trial, factor
     constrained = bound(model, tiny_trial(compress={"bits": 32}), factors)
     entries, k = sum(w.numel() for w in constrained.weights.values()), constrained.pruning.k
     constrained.schedule = CubicSchedule(entries=entries, k=k, begin=0.25, end=0.625, freeze=0.75)
-    train(model, digits, StageSpec(epochs=2, lr=0.05, batch_size=64), constrained=constrained)
+    train(model, digits, plain_stage(epochs=2, lr=0.05, batch_size=64), constrained=constrained)
     # Eight steps; after 3, 4 and 5 of them a third, two thirds and all of the way from 0.25 to 0.625.
     shares = [1, 1, (2 / 3) ** 3, (1 / 3) ** 3, 0, 0, 0, 0]
     budgets = [k + round((entries - k) * share) for share in shares]
@@ -444,7 +445,7 @@ def test_admm_sets_in_at_its_share_of_training_and_the_duals_follow_every_few_st
         optimizer_steps.append((admm is not None, total))
 
     constrained.after_step = noted  # type: ignore[method-assign]
-    train(model, digits, StageSpec(epochs=2, lr=0.05, batch_size=32), constrained=constrained)
+    train(model, digits, plain_stage(epochs=2, lr=0.05, batch_size=32), constrained=constrained)
     assert len(optimizer_steps) == 16
     assert [active for active, _ in optimizer_steps] == [step >= 8 for step in range(16)]
     totals = [total for _, total in optimizer_steps]
@@ -455,7 +456,7 @@ def test_admm_sets_in_at_its_share_of_training_and_the_duals_follow_every_few_st
 def test_without_a_codebook_admm_never_sets_in(digits, tiny_trial):
     model = fresh()
     constrained = bound(model, tiny_trial(compress={"bits": 32, "codebook_from": 0.0}), "none")
-    train(model, digits, StageSpec(epochs=1, lr=0.05, batch_size=64), constrained=constrained)
+    train(model, digits, plain_stage(epochs=1, lr=0.05, batch_size=64), constrained=constrained)
     assert constrained.admm is None
 
 
@@ -466,7 +467,7 @@ def test_admm_draws_the_weights_to_their_codebook(digits, tiny_trial):
         model = fresh("mlp", hidden=[16])
         settings = {"bits": 1, "codebook_from": 0.0, "rho": rho, "dual_every": 10}
         constrained = bound(model, tiny_trial(compress=settings), "none")
-        train(model, digits, StageSpec(epochs=8, lr=0.02, batch_size=32), constrained=constrained)
+        train(model, digits, plain_stage(epochs=8, lr=0.02, batch_size=32), constrained=constrained)
         codebook = Codebook(1)
         weights = {name: w.detach() for name, w in constrained.weights.items()}
         copies, _ = codebook.project(weights, codebook.init(weights))
@@ -483,7 +484,7 @@ def test_steps_with_rho_zero_equal_steps_without_a_codebook(digits, tiny_trial):
         train(
             model,
             digits,
-            StageSpec(epochs=1, lr=0.05, batch_size=64),
+            plain_stage(epochs=1, lr=0.05, batch_size=64),
             constrained=bound(model, tiny_trial(compress=settings), "none"),
         )
         states.append(model.state_dict())
@@ -495,7 +496,7 @@ def test_one_constrained_step_is_the_paper_s(digits, tiny_trial):
     spec = tiny_trial(compress={"keep": 0.3, "bits": 1, "rho": 0.7, "codebook_from": 0.0, "dual_every": 1})
     model = fresh("mlp", hidden=[6])
     constrained = bound(model, spec, "none")
-    stage = StageSpec(epochs=1, lr=0.1, batch_size=1000, momentum=0.0, weight_decay=0.0)
+    stage = plain_stage(epochs=1, lr=0.1, batch_size=1000, momentum=0.0, weight_decay=0.0)
     before = {n: w.detach().clone() for n, w in constrained.weights.items()}
     copies, _ = Codebook(1).project(before, {})
     loss = nn.functional.cross_entropy(model(digits.images.float() / 255), digits.labels)
@@ -541,7 +542,7 @@ def test_images_are_augmented_before_the_attack_from_the_epoch_s_own_stream(digi
     def epoch(augment):
         seen.clear()
         model = fresh()
-        stage = StageSpec(epochs=1, lr=0.01, batch_size=64)
+        stage = plain_stage(epochs=1, lr=0.01, batch_size=64)
         train_epoch(
             model,
             digits,

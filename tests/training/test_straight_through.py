@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import PrivateAttr
+from stages import plain_stage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,7 +16,7 @@ from atmc_search.attacks import Attack, NoAttack
 from atmc_search.compress import Codebook, GlobalL0, constrained_weights, factorise, kmeans_with_zero
 from atmc_search.data import DeviceData
 from atmc_search.models import build_model
-from atmc_search.spec import CompressSpec, StageSpec, ThreatModel
+from atmc_search.spec import CompressSpec, ThreatModel
 from atmc_search.training import Constrained, fitted_centres, make_optimizer, on_centres, train_epoch
 
 THREAT = ThreatModel(norm="linf", eps=0.05)
@@ -40,7 +41,7 @@ def bound(model: nn.Module, k: int, factors: str = "none", **compress: Any) -> C
 
 
 def train(model: nn.Module, data: DeviceData, constrained: Constrained, attack: Attack | None = None) -> None:
-    stage = StageSpec(epochs=1, lr=0.1, batch_size=64, lr_schedule="constant")
+    stage = plain_stage(epochs=1, lr=0.1, batch_size=64, lr_schedule="constant")
     optimizer = make_optimizer(model, stage)
     kind = {"seed": 0, "label": "t", "attack": attack or NoAttack(), "threat": THREAT, "epoch": 0}
     train_epoch(model, data, optimizer, stage=stage, constrained=constrained, **kind)  # type: ignore[arg-type]
@@ -106,7 +107,7 @@ def test_one_step_is_the_gradient_at_the_quantised_weights_applied_to_the_latent
     model = fresh()
     constrained = bound(model, 150, bits=1)
     constrained.project(0.0)
-    stage = StageSpec(epochs=1, lr=0.1, batch_size=len(images), lr_schedule="constant", weight_decay=0.0)
+    stage = plain_stage(epochs=1, lr=0.1, batch_size=len(images), lr_schedule="constant", weight_decay=0.0)
     quantised = copy.deepcopy(model)
     expected = {name: w.detach().clone() for name, w in constrained.weights.items()}
     for layer in (m for m in quantised.modules() if isinstance(m, nn.Linear)):

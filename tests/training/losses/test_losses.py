@@ -4,13 +4,14 @@ import copy
 
 import pytest
 import torch
+from stages import plain_stage
 from torch import nn
 
 from atmc_search.attacks import PGD, perturb
 from atmc_search.data import DeviceData
 from atmc_search.errors import SpecError
 from atmc_search.models import build_model
-from atmc_search.spec import Component, StageSpec, ThreatModel
+from atmc_search.spec import Component, ThreatModel
 from atmc_search.training import build_loss, make_optimizer, seeded, train_epoch
 from atmc_search.training.losses import CrossEntropy, Loss, Trades
 
@@ -66,7 +67,7 @@ def test_under_trades_batch_norm_takes_in_the_clean_and_then_the_adversarial_bat
 def test_an_epoch_of_trades_is_the_authors_loop(tiny_splits):
     """Their trades_loss, with the stage's attack in place of its own: eval mode in the attack, train mode after."""
     data = DeviceData(tiny_splits.train, "cpu")
-    stage = StageSpec(epochs=1, lr=0.05, batch_size=64)
+    stage = plain_stage(epochs=1, lr=0.05, batch_size=64)
     model = fresh()
     reference = copy.deepcopy(model)
     kl = nn.KLDivLoss(reduction="sum")
@@ -105,7 +106,7 @@ def test_trades_keeps_predictions_closer_under_attack_than_clean_accuracy_alone(
     x, y = next(data.batches(200))
 
     def moved(beta: float) -> float:
-        model, stage = fresh("mlp", hidden=[32]), StageSpec(epochs=4, lr=0.05, batch_size=32)
+        model, stage = fresh("mlp", hidden=[32]), plain_stage(epochs=4, lr=0.05, batch_size=32)
         optimizer = make_optimizer(model, stage)
         for epoch in range(4):
             options = {"stage": stage, "epoch": epoch, "seed": 0, "label": "train", "threat": THREAT}
@@ -121,10 +122,10 @@ def test_trades_keeps_predictions_closer_under_attack_than_clean_accuracy_alone(
 
 
 def test_losses_are_found_by_name_and_by_module():
-    assert build_loss(StageSpec(epochs=1), path="p") == CrossEntropy()
-    trades = StageSpec(epochs=1, loss=Component(name="trades", beta=2.5))
+    assert build_loss(plain_stage(epochs=1), path="p") == CrossEntropy()
+    trades = plain_stage(epochs=1, loss=Component(name="trades", beta=2.5))
     assert build_loss(trades, path="p") == Trades(beta=2.5)
-    own = StageSpec(epochs=1, loss=Component(name=f"{__name__}:Halved"))
+    own = plain_stage(epochs=1, loss=Component(name=f"{__name__}:Halved"))
     model, (x, x_adv, y) = fresh("mlp", hidden=[4]), batch()
     halved, _ = build_loss(own, path="p")(model, x, x_adv, y)
     assert float(halved) == pytest.approx(float(CrossEntropy()(model, x, x_adv, y)[0]) / 2)
@@ -142,7 +143,7 @@ def test_losses_are_found_by_name_and_by_module():
     ],
 )
 def test_a_loss_that_cannot_be_is_refused_in_one_line(loss, attack, message):
-    stage = StageSpec(epochs=1, loss=Component(**loss), attack=Component(**attack))
+    stage = plain_stage(epochs=1, loss=Component(**loss), attack=Component(**attack))
     with pytest.raises(SpecError, match=r"^[^\n]*$") as caught:
         build_loss(stage, path="p")
     assert message in str(caught.value)
