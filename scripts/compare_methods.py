@@ -19,6 +19,7 @@ from comparing.figure import draw
 from comparing.plan import jobs, load_comparison, settings_of
 from comparing.tables import frame, markdown
 from comparing.work import work
+from comparing.worth import draw_gains
 
 from atmc_search.errors import AtmcError
 
@@ -59,7 +60,8 @@ def compare(given: argparse.Namespace) -> int:
     if whole.test is not None and not partial:
         columns = [("test_clean", "clean, test"), *((f"test_{name}", f"{name}, test") for name in whole.test.attacks)]
     names = [name for name, _ in columns]
-    if whole.reference in arms:
+    relative = whole.reference in arms
+    if relative:
         trials = gains(trials, whole.reference, names)
         names += [f"gain_{name}" for name in names]
     table = markdown(part, trials, names)
@@ -67,7 +69,10 @@ def compare(given: argparse.Namespace) -> int:
     if not partial:
         trials.to_parquet(folder / "comparison.parquet")
         (folder / "comparison.md").write_text(table + "\n")
-        draw(trials, list(arms), columns, folder / "comparison.png")
+        if relative:
+            draw_gains(part, trials, columns, folder / "comparison.png")
+        else:
+            draw(trials, list(arms), columns, folder / "comparison.png")
         print(f"\n{folder}: comparison.parquet, comparison.md, comparison.png, trials/, test/")
     return 0
 

@@ -29,6 +29,8 @@ def _figure(trials: pd.DataFrame, arms: Sequence[str], accuracies: Sequence[tupl
         for axes, (accuracy, label) in zip(line, accuracies, strict=True):
             for arm in arms:
                 own = means[means["arm"] == arm].sort_values(size)
+                if own.empty:  # every trial failed
+                    continue
                 halves = {name: own[f"{name}_half"].fillna(0) for name in (size, accuracy)}
                 mark = look[arm]
                 axes.errorbar(

@@ -62,9 +62,13 @@ def markdown(comparison: Comparison, trials: pd.DataFrame, accuracies: Sequence[
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     order = {arm: number for number, arm in enumerate(comparison.arms)}
     for row in sorted(means.to_dict("records"), key=lambda row: (order[row["arm"]], row["size_bytes"])):
-        point = comparison.arms[row["arm"]].points[row["point"]]
-        settings = ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in point.items())
-        cells = [row["arm"], settings or "-", str(row["n"]), _bytes(row, "size_bytes"), _bytes(row, "paper_bytes")]
+        cells = [
+            row["arm"],
+            label(comparison, row) or "-",
+            str(row["n"]),
+            _bytes(row, "size_bytes"),
+            _bytes(row, "paper_bytes"),
+        ]
         cells += [_share(row, name, sign="+" if name.startswith("gain_") else "") for name in accuracies]
         lines.append("| " + " | ".join(cells) + " |")
     lines.append("\nMeans over n seeds ± half the width of Student's 95 % interval, and medians in brackets.")
@@ -76,6 +80,12 @@ def markdown(comparison: Comparison, trials: pd.DataFrame, accuracies: Sequence[
         said = ", ".join(part for part in (paper.source, paper.note) if part)
         lines.append(f"| {paper.label} | {paper.point} | {paper.clean} | {paper.robust} | {said} |")
     return "\n".join(lines)
+
+
+def label(comparison: Comparison, row: Mapping[str, Any]) -> str:
+    """The settings of a row's point, in words; empty where there are none."""
+    point = comparison.arms[row["arm"]].points[row["point"]]
+    return ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in point.items())
 
 
 def _bytes(row: Mapping[str, Any], name: str) -> str:

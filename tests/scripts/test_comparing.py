@@ -18,6 +18,7 @@ from compare_methods import main
 from comparing.against import gains
 from comparing.plan import Comparison, jobs, load_comparison
 from comparing.tables import half_width, markdown, summary
+from comparing.worth import _figure
 
 from atmc_search.errors import SpecError
 from atmc_search.spec.paths import set_at
@@ -177,6 +178,22 @@ def test_gains_are_against_the_reference_at_equal_bytes() -> None:
     np.testing.assert_allclose(found["gain_robust"], [0, 0, 0.05, -0.05, np.nan, np.nan], atol=1e-12)
 
 
+def test_the_figure_of_gains_has_a_line_an_arm_and_says_what_is_beyond_its_edge() -> None:
+    document = deepcopy(TINY) | {"reference": "atmc"}
+    comparison = Comparison.model_validate(document)
+    rows = [("atmc", 0, 0.0), ("atmc", 0, 0.0), ("al0", 0, 0.02), ("al0", 0, 0.03), ("al0", 1, -0.5), ("al0", 1, -0.7)]
+    trials = pd.DataFrame(rows, columns=["arm", "point", "gain_robust"])
+    trials = trials.assign(seed=[0, 1] * 3, failed=None, size_bytes=100.0)
+    figure = _figure(comparison, trials, [("robust", "robust, validation")])
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["al0", "al0 (keep 0.9)"]
+    assert [text.get_text() for text in axes.texts] == ["-60"]
+    (bars,) = [bar for bar in axes.containers if len(bar.lines[0].get_xdata())]
+    np.testing.assert_allclose(bars.lines[0].get_xydata(), [[2.5, 0]])
+    (interval,) = bars.lines[2][0].get_segments()
+    np.testing.assert_allclose(interval[:, 0], 2.5 + 100 * half_width(np.array([0.02, 0.03])) * np.array([-1, 1]))
+
+
 def test_without_test_images_all_is_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     document = deepcopy(TINY) | {"reference": "al0", "seeds": [0]}
     del document["test"]
@@ -187,6 +204,7 @@ def test_without_test_images_all_is_validation(tmp_path: Path, monkeypatch: pyte
     said = capsys.readouterr().out
     assert "on test images" not in said
     assert "| arm | point | n | bytes | paper's count | clean | robust | gain clean | gain robust |" in said
+    assert (tmp_path / "runs" / "tiny" / "comparison.png").stat().st_size > 10_000
     own = [line for line in said.splitlines() if line.startswith("| al0 |")]
     assert len(own) == 2
     assert all(line.endswith(" | +0.0000 | +0.0000 |") for line in own)
