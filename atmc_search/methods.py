@@ -10,14 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from atmc_search.errors import written
+
 _PLAIN_SGD = {"lr": 0.05, "lr_schedule": "cosine", "warmup": 0.0, "nesterov": False, "clip_norm": None}
 _OF_THE_PAPER: Mapping[str, Any] = {
-    **{f"{stage}.{name}": value for stage in ("dense", "train") for name, value in _PLAIN_SGD.items()},
+    **{f"train.{name}": value for name, value in _PLAIN_SGD.items()},
     "compress.schedule": None,
     "compress.count": "all",
     "compress.codebook": "admm",
 }
-"""What came after the paper, and is the default of settings, turned off."""
+"""What came after the paper, and is the default of settings, turned off; not in the dense start, which all share."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,21 @@ class Method:
     fixes: Mapping[str, Any]
     ignores: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=lambda: _OF_THE_PAPER)
+
+    @property
+    def one_size(self) -> bool:
+        """Whether a budget of bytes can only stand in place of `keep`, not beside it."""
+        bits, factors = (self.fixes.get(f"compress.{name}") for name in ("bit_allocation", "factors"))
+        return bits == "uniform" and factors != "low_rank"
+
+    @property
+    def says(self) -> str:
+        """What it is, what it fixes, and what it takes where a spec is silent."""
+        lists = {
+            title: ", ".join(f"{path} = {written(value)}" for path, value in values.items())
+            for title, values in (("fixes", self.fixes), ("by default", self.defaults))
+        }
+        return "; ".join([self.meaning, *(f"{title} {text}" for title, text in lists.items() if text)])
 
     def uses(self, path: str) -> bool:
         """Whether the setting at `path` (with or without `trial.`) makes a difference."""
@@ -144,7 +161,6 @@ METHODS: Mapping[str, Method] = {
             "compress.codebook": "straight_through",
             "compress.bit_allocation": "uniform",
             **_NO_RANKS,
-            **_NO_BYTES,
         },
         ("compress.rho", *_OF_SCORES),
         defaults={},

@@ -11,6 +11,7 @@ Only when every trial is trained are test images read, and each artifact is meas
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -39,6 +40,9 @@ def main() -> int:
     except AtmcError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last whole trial", file=sys.stderr, flush=True)
+        os._exit(130)  # at once: what computes ends with its parent
 
 
 def compare(given: argparse.Namespace) -> int:
@@ -47,7 +51,8 @@ def compare(given: argparse.Namespace) -> int:
     if unknown:
         raise AtmcError(f"--only {unknown[0]}: no arm of {given.spec}; it has {', '.join(whole.arms)}")
     arms = {name: arm for name, arm in whole.arms.items() if name in (given.only or whole.arms)}
-    part = whole.model_copy(update={"arms": arms, "seeds": given.seeds or whole.seeds})
+    seeds = sorted(set(given.seeds or [])) or whole.seeds
+    part = whole.model_copy(update={"arms": arms, "seeds": seeds})
     if given.check:
         for job in jobs(part):
             print(job.arm, dict(settings_of(part, job)), "seed", job.seed)
@@ -64,16 +69,23 @@ def compare(given: argparse.Namespace) -> int:
     if relative:
         trials = gains(trials, whole.reference, names)
         names += [f"gain_{name}" for name in names]
+        if trials[names[-1]].isna().all():
+            print(
+                f"nothing can be held against {whole.reference}: all of its trials failed, or its files differ in size"
+            )
     table = markdown(part, trials, names)
     print(table)
     if not partial:
         trials.to_parquet(folder / "comparison.parquet")
         (folder / "comparison.md").write_text(table + "\n")
-        if relative:
-            draw_gains(part, trials, columns, folder / "comparison.png")
-        else:
+        written = ["comparison.parquet", "comparison.md"]
+        if trials["size_bytes"].notna().any():
             draw(trials, list(arms), columns, folder / "comparison.png")
-        print(f"\n{folder}: comparison.parquet, comparison.md, comparison.png, trials/, test/")
+            written.append("comparison.png")
+        if relative and trials[names[-1]].notna().any():
+            draw_gains(part, trials, columns, folder / "gains.png")
+            written.append("gains.png")
+        print(f"\n{folder}: {', '.join(written)}, trials/, test/")
     return 0
 
 

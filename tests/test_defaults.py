@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from atmc_search.methods import METHODS
-from atmc_search.spec import CompressSpec, StageSpec, TrialSpec, parse_study
+from atmc_search.spec import CompressSpec, StageSpec, TrainSpec, TrialSpec, parse_study
 
 CUBIC = {"name": "cubic", "from": 0.05, "to": 0.55, "freeze": 0.85, "every": 100, "share": 0.3}
 
@@ -47,6 +47,24 @@ def test_the_budget_shrinks_over_living_weights_wherever_it_can(given, schedule,
     assert CompressSpec.model_validate(found.model_dump(mode="json")) == found
 
 
+def test_codebooks_set_in_after_the_schedule_and_the_support_is_fixed_last():
+    assert CompressSpec(keep=0.1).codebook_from == 0.65
+    assert CompressSpec(keep=0.1, schedule=None).codebook_from == 0.5
+    later = CompressSpec.model_validate({"keep": 0.1, "schedule": {"to": 0.9}})
+    assert later.schedule is not None
+    assert (later.schedule.name, later.schedule.freeze, later.codebook_from) == ("cubic", 0.9, 0.9)
+    sooner = CompressSpec.model_validate({"keep": 0.1, "schedule": {"name": "cubic", "to": 0.4}})
+    assert sooner.schedule is not None
+    assert (sooner.schedule.freeze, sooner.codebook_from) == (0.85, 0.5)
+
+
+def test_sections_made_in_python_take_a_method_s_defaults_too():
+    plain = trial(method="atmc", compress={"keep": 0.1, "factors": "uvc", "bits": 4})
+    parts = {"train": TrainSpec(epochs=3), "compress": CompressSpec(keep=0.1, factors="uvc", bits=4)}
+    assert trial(method="atmc", **parts) == plain
+    assert trial(method="atmc", **parts | {"train": TrainSpec(epochs=3, clip_norm=2.0)}).train.clip_norm == 2
+
+
 def test_a_stage_is_clipped_sgd_with_nesterov_s_momentum_on_a_line():
     found = StageSpec(epochs=3)
     assert (found.lr, found.lr_schedule, found.warmup, found.nesterov, found.clip_norm) == (0.1, "linear", 0.5, True, 1)
@@ -74,9 +92,9 @@ def test_a_method_of_the_paper_has_the_paper_s_defaults_and_a_spec_the_last_word
         return parse_study(study | {"trial": template}).fill({})
 
     found = made()
-    for stage in (found.dense, found.train):
-        assert (stage.lr, stage.lr_schedule, stage.warmup) == (0.05, "cosine", 0)
-        assert (stage.nesterov, stage.clip_norm) == (False, None)
+    assert (found.train.lr, found.train.lr_schedule, found.train.warmup) == (0.05, "cosine", 0)
+    assert (found.train.nesterov, found.train.clip_norm) == (False, None)
+    assert (found.dense.lr, found.dense.lr_schedule, found.dense.clip_norm) == (0.1, "linear", 1)  # as all others'
     assert (found.compress.schedule, found.compress.count, found.compress.codebook) == (None, "all", "admm")
     other = made(train={"clip_norm": 1.0, "lr_schedule": "linear"})
     assert (other.train.clip_norm, other.train.lr_schedule, other.train.lr) == (1, "linear", 0.05)

@@ -167,5 +167,5 @@ def _print_space(prepared: Any) -> None:
     for path in spec.space:
         echo(f"{path:32} {prepared.column(path).meaning.removeprefix('sampled from ')}")
     for name, method in spec.methods.items():
-        echo(f"method {name}: {method.meaning}; fixes " + ", ".join(f"{k} = {v}" for k, v in method.fixes.items()))
+        echo(f"method {name}: {method.says}")
     echo("objectives " + ", ".join(f"{name} ({direction})" for name, direction in spec.objectives.items()))

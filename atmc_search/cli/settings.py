@@ -38,7 +38,7 @@ def settings(word: str | None) -> None:
     for title, kind in [*components, *((f"loss {name}", kind) for name, kind in LOSSES.items())]:
         own = [(f"{title}: {row[0]}", row[1], row[2], row[3]) for row in _rows(kind, "")]
         rows += own or [(title, "", "", "no settings")]
-    rows += [(f"method {name}", "", "", method.meaning) for name, method in METHODS.items()]
+    rows += [(f"method {name}", "", "", method.says) for name, method in METHODS.items()]
     if word is not None and not any(word in row[0] for row in rows):
         words = sorted({part for row in rows for part in re.split(r"[.: ]+", row[0])})
         raise AtmcError(f"{shown(word)}: no setting has that in its path; {did_you_mean(word, words)}")

@@ -1,6 +1,7 @@
 """The version of what lies in a run folder: older ones are opened, newer ones refused before anything is touched.
 
-Formats, in `study.json` as {"format": 1, "atmc_search": "0.2.0"}:
+Formats, in `study.json` as {"format": 1, "atmc_search": "0.2.0", "trials": {"": {...}}}, the last
+a trial of each method as the study was last run, with all defaults written out:
     0   before that file was written: a file a report, no report numbers in their rows
     1   reports with numbers, and files of many reports beside those of one
 
@@ -11,9 +12,11 @@ study of the old one under tests/results/formats.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from atmc_search.errors import RunError, shown
+from atmc_search.errors import RunError, shown, written
 from atmc_search.version import __version__
 
 FORMAT = 1
@@ -46,6 +49,46 @@ def check_format(path: Path) -> bool:
     return True
 
 
-def format_bytes() -> bytes:
-    """What `study.json` is to hold."""
-    return json.dumps({"format": FORMAT, "atmc_search": __version__}).encode()
+def format_bytes(filled: Mapping[str, Any]) -> bytes:
+    """What `study.json` is to hold.
+
+    Args:
+        filled: `StudySpec.filled`.
+    """
+    return json.dumps({"format": FORMAT, "atmc_search": __version__, "trials": filled}).encode()
+
+
+def check_defaults(path: Path, filled: Mapping[str, Any]) -> bool:
+    """That where a study's spec is silent, its trials are still what they were; settings that came since are left out.
+
+    Args:
+        path: of its `study.json`, which `check_format` found sound.
+        filled: `StudySpec.filled` of the spec that is to go on.
+
+    Returns:
+        whether that could be told; False: the file is not there, or does not say.
+
+    Raises:
+        RunError: a default is another one now.
+    """
+    document = json.loads(path.read_bytes()) if path.is_file() else {}
+    trials = document.get("trials")
+    if not isinstance(trials, dict):
+        return False
+    found = _changed(trials, filled, ())
+    if found is not None:
+        (_, *setting), was, now = found
+        raise RunError(
+            f"{path.parent}: atmc-search {shown(document.get('atmc_search'))} ran it, where trial.{'.'.join(setting)} "
+            f"is {written(was)} by default; it is {written(now)} now; go on with that release, or give the spec "
+            "another name"
+        )
+    return True
+
+
+def _changed(was: object, now: object, at: tuple[str, ...]) -> tuple[tuple[str, ...], object, object] | None:
+    """The first value that is not what it was, by its path; of mappings, only the keys that were there."""
+    if isinstance(was, dict) and isinstance(now, Mapping):
+        pairs = ((_changed(value, now.get(key), (*at, key))) for key, value in was.items())
+        return next((found for found in pairs if found), None)
+    return None if was == now else (at, was, now)

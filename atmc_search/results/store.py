@@ -37,7 +37,7 @@ from atmc_search.results.columns import Column, schema_of
 from atmc_search.results.derive import front_of, trials_of
 from atmc_search.results.frames import table_bytes, to_arrow, to_frame
 from atmc_search.results.keep import OVER, DiskUse, disk_use, on_a_front
-from atmc_search.results.layout import check_format, format_bytes
+from atmc_search.results.layout import check_defaults, check_format, format_bytes
 from atmc_search.results.lock import StudyLock, check_token
 from atmc_search.results.reports import Reports
 from atmc_search.spec import StorageSpec, StudySpec, dump_yaml, load_study
@@ -133,11 +133,13 @@ class RunFolder:
         for path, known in ((self.format_path, sound), (self.spec_path, self._known(spec))):
             if not known:
                 self.set_aside({path: "not what it should hold"})
+        if not check_defaults(self.format_path, spec.filled) and any(self.reports.glob("*.parquet")):
+            warn(f"{self.path}: does not say which defaults it ran with; new trials take those of this release")
         self._patience_s = spec.storage.patience_s
         try:
             for folder in (self.reports, self.artifacts, self.starts):
                 folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(self.format_path, format_bytes())
+            write_atomic(self.format_path, format_bytes(spec.filled))
             write_atomic(self.spec_path, dump_yaml(spec).encode())
         except OSError as error:
             raise self._unwritable(error) from None

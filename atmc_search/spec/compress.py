@@ -10,19 +10,29 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from atmc_search.spec.sections import Section
 
 
+def _freeze_of(given: Mapping[str, Any]) -> float:
+    return max(0.85, given.get("end", 0.0)) if given.get("name") == "cubic" else 1.0
+
+
 class ScheduleSpec(Section):
     """How the ℓ0 budget or the support changes during training, in shares of it (arXiv 1710.01878, 2202.09844)."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
     name: Literal["cubic", "grow"] = Field(
-        description="cubic: what is left to prune falls with the third power of what is left of time; grow: keep "
-        "from the start, and between `from` and `to` the smallest non-zeros make room for zeros of the largest gradient"
+        "cubic",
+        description="cubic: what is left to prune falls with the third power of what is left of time; grow: keep from "
+        "the start, and between `from` and `to` the smallest non-zeros make room for zeros of the largest gradient",
     )
     begin: float = Field(0.05, ge=0, lt=1, alias="from", description="share of training from which the budget shrinks")
     end: float = Field(0.55, gt=0, le=1, alias="to", description="share of training from which it is that of keep")
-    freeze: float = Field(1.0, gt=0, le=1, description="share of training after which the support is fixed; 1: never")
-
+    freeze: float = Field(
+        default_factory=_freeze_of,
+        gt=0,
+        le=1,
+        description="share of training after which the support is fixed; 1: never; default: of cubic 0.85, or `to` if "
+        "that is later, of grow 1",
+    )
     every: int = Field(100, ge=1, description="of grow: steps between two exchanges")
     share: float = Field(
         0.3, gt=0, le=1, description="of grow: of the non-zeros that are exchanged, to 0 by half a cosine until `to`"
@@ -87,13 +97,18 @@ class TargetSpec(Section):
 def _schedule_of(given: Mapping[str, Any]) -> ScheduleSpec | None:
     if given.get("pruning") != "projected" or given.get("target") is not None:
         return None
-    return ScheduleSpec.model_validate({"name": "cubic", "freeze": 0.85})
+    return ScheduleSpec()
 
 
 def _count_of(given: Mapping[str, Any]) -> Literal["all", "live"]:
     schedule = given.get("schedule")
     grows = schedule is not None and schedule.name == "grow"
     return "live" if given.get("factors") == "none" and given.get("pruning") == "projected" and not grows else "all"
+
+
+def _codebook_from(given: Mapping[str, Any]) -> float:
+    schedule = given.get("schedule")
+    return min(0.9, round(schedule.end + 0.1, 6)) if schedule is not None and schedule.name == "cubic" else 0.5
 
 
 class CompressSpec(Section):
@@ -125,7 +140,7 @@ class CompressSpec(Section):
         gt=0,
         le=1,
         description="non-zeros that survive (low_rank: entries of factors), as a share of the dense weights; without "
-        "it budget_bytes sets the size",
+        "it budget_bytes sets the size. Nothing to pruning none, but for low_rank",
     )
     count: Literal["all", "live"] = Field(
         default_factory=_count_of,
@@ -160,8 +175,8 @@ class CompressSpec(Section):
     budget_bytes: int | None = Field(
         None,
         ge=1,
-        description="bytes of the artifact. Without keep: met to 3 %, never exceeded, by as many non-zeros as they pay "
-        "for; with it: the most, which sets the ranks of low_rank or the bits of mixed",
+        description="bytes of the artifact, never exceeded. Without keep: met to 3 % when training ends, by as many "
+        "non-zeros as they pay for; the most, which sets the ranks of low_rank, or with keep the bits of mixed",
     )
     codebook: Literal["admm", "straight_through"] = Field(
         "straight_through",
@@ -174,9 +189,15 @@ class CompressSpec(Section):
         description="what a bit of a code is worth in squared error, over the tensor's mean square: a weight goes to "
         "the centre that is near and cheap, and codebooks shrink to values that pay (0.002 to 0.08); 0: the nearest",
     )
-    rho: float = Field(0.1, ge=0, description="weight of the ADMM penalty")
+    rho: float = Field(0.1, ge=0, description="of codebook admm: weight of the penalty")
     dual_every: int = Field(10, ge=1, description="optimizer steps between updates of the duals or the centres")
-    codebook_from: float = Field(0.5, ge=0, lt=1, description="share of training after which the codebook sets in")
+    codebook_from: float = Field(
+        default_factory=_codebook_from,
+        ge=0,
+        lt=1,
+        description="share of training after which the codebook sets in; default: 0.1 after a cubic schedule's `to`, "
+        "else 0.5",
+    )
     floats: Literal["fp16", "fp32"] = Field("fp16", description="precision of codebooks, biases, norm parameters")
     batch_norm: Literal["best", "kept", "reestimated"] = Field(
         "best", description="statistics after the last projection: reestimated on training images, kept, or the better"
@@ -259,7 +280,7 @@ class CompressSpec(Section):
 
     @property
     def _why_not_lamp(self) -> str | None:
-        if self.pruning in ("none", "hydra"):
+        if self.pruning in ("none", "hydra", "harp"):
             return f"pruning is {self.pruning}"
         if self.price == "bytes":
             return "price is bytes"

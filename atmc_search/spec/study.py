@@ -16,7 +16,7 @@ from atmc_search import space
 from atmc_search.errors import SpecError, written
 from atmc_search.methods import METHODS, Method
 from atmc_search.registry import validated
-from atmc_search.spec.paths import remove_at, set_at
+from atmc_search.spec.paths import remove_at, set_at, value_at
 from atmc_search.spec.sections import Section
 from atmc_search.spec.trial import TrialSpec
 
@@ -175,6 +175,7 @@ class StudySpec(Section):
         filled = space.fill(self.trial, config)
         method = self._method(config)
         if method is not None:
+            _size_by_one(filled, method)
             for path in method.ignores:
                 remove_at(filled, path)
             for path, value in method.fixes.items():
@@ -196,11 +197,35 @@ class StudySpec(Section):
         return METHODS.get(name) if isinstance(name, str) else None
 
     @property
+    def filled(self) -> dict[str, dict[str, Any]]:
+        """A trial of each method, all distributions at their centre, with the defaults of this release written out."""
+        return {
+            config.get(METHOD_PATH) or "": self.fill(config).model_dump(mode="json")
+            for path, config in self.corners()
+            if path in (None, METHOD_PATH)
+        }
+
+    @property
     def fingerprint(self) -> str:
         """12 hex digits that name what a result depends on: not the study's name, its length, resources or storage."""
         document = self.model_dump(mode="json", include={"task", "trial", "objectives", "constraints"})
         document["search"] = self.search.model_dump(mode="json", include={"sampler", "scheduler", "seed"})
         return fingerprint(document)
+
+
+def _size_by_one(filled: dict[str, Any], method: Method) -> None:
+    """Of keep and budget_bytes, a template of many methods may have both: keep goes first where one sets the size."""
+    budget, keep = (value_at(filled, f"compress.{name}") for name in ("budget_bytes", "keep"))
+    if budget is None or "compress.keep" in method.fixes:
+        return
+    if keep is not None and method.one_size:
+        set_at(filled, "compress.budget_bytes", None)
+    if keep is None and "compress.budget_bytes" in method.fixes:
+        able = ", ".join(name for name, other in METHODS.items() if "compress.budget_bytes" not in other.fixes)
+        raise SpecError(
+            f"trial.compress.budget_bytes = {written(budget)}: method {filled['method']} takes its size from keep; "
+            f"give keep, or use one of {able}"
+        )
 
 
 def _check_plain(trial: Mapping[str, Any]) -> None:

@@ -79,10 +79,11 @@ class TrialSpec(Section):
             return given
         filled = copy.deepcopy(dict(given))
         for path, value in method.defaults.items():
-            section, _, leaf = path.rpartition(".")
-            there = value_at(filled, section)
-            if isinstance(there, dict) and leaf not in there:
-                there[leaf] = copy.deepcopy(value)
+            section, _, leaf = path.partition(".")
+            if isinstance(filled.get(section), Section):  # made in Python: what was said in it
+                filled[section] = filled[section].model_dump(exclude_unset=True)
+            if isinstance(filled.get(section), dict):
+                filled[section].setdefault(leaf, copy.deepcopy(value))
         return filled
 
     @field_validator("threat")
@@ -99,9 +100,16 @@ class TrialSpec(Section):
 
     @model_validator(mode="after")
     def _one_choice(self) -> TrialSpec:
+        if self.evaluate.select == "last" and self.train.patience is None:
+            return self
         chosen = "evaluate.select best" if self.evaluate.select == "best" else "train.patience"
-        if self.compress.target is not None and (self.evaluate.select == "best" or self.train.patience is not None):
+        if self.compress.target is not None:
             raise ValueError(f"compress.target chooses the file of a trial, and so does {chosen}; remove one of them")
+        if self.compress.sized_in_bytes:
+            raise ValueError(
+                f"compress.budget_bytes is met by the file of the last epoch, and {chosen} may report that of another; "
+                "remove one of them"
+            )
         return self
 
     @model_validator(mode="after")

@@ -11,9 +11,9 @@ import pandas as pd
 def gains(trials: pd.DataFrame, reference: str, accuracies: Sequence[str]) -> pd.DataFrame:
     """`trials` with a column `gain_…` for every accuracy: the trial's, less the reference's at as many bytes.
 
-    The reference's accuracy is read off the line through its points of the same seed over the logarithm of bytes, and
-    level beyond their ends. An arm of smaller files thereby gains, although its accuracy is the same. NaN for a failed
-    trial, and for all of a seed of which the reference has no trial.
+    The reference's accuracy is read off the line through its points of the same seed over the logarithm of bytes. An
+    arm of smaller files thereby gains, although its accuracy is the same. NaN where the reference has no file as small
+    or as large, for a failed trial, and for all of a seed of which the reference has no trial.
 
     Args:
         trials: arm, seed, failed, size_bytes and the accuracies, a row a trial.
@@ -32,6 +32,8 @@ def gains(trials: pd.DataFrame, reference: str, accuracies: Sequence[str]) -> pd
                 np.log(done.loc[rows, "size_bytes"].astype(float)),
                 np.log(line["size_bytes"].astype(float)),
                 line[name].astype(float),
+                left=np.nan,
+                right=np.nan,
             )
             found.loc[rows, f"gain_{name}"] = done.loc[rows, name].astype(float) - level
     return found

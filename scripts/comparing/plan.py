@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from atmc_search.attacks import build_attack
 from atmc_search.errors import SpecError
@@ -86,6 +86,13 @@ class Comparison(_Part):
     reference: str | None = None
     test: TestOnce | None = None
     published: list[Published] = []
+
+    @field_validator("seeds")
+    @classmethod
+    def _differ(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed stands twice, and would be counted twice; give different ones")
+        return seeds
 
     @model_validator(mode="after")
     def _names_an_arm(self) -> Self:

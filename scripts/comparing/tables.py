@@ -39,7 +39,8 @@ def summary(trials: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
             row[f"{column}_median"] = np.median(values) if len(values) else np.nan
             row[f"{column}_half"] = half_width(values)
         found.append(row)
-    return pd.DataFrame(found)
+    figures = [f"{column}{end}" for column in columns for end in ("", "_median", "_half")]
+    return pd.DataFrame(found, columns=["arm", "point", "n", *figures])
 
 
 def half_width(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
@@ -72,6 +73,10 @@ def markdown(comparison: Comparison, trials: pd.DataFrame, accuracies: Sequence[
         cells += [_share(row, name, sign="+" if name.startswith("gain_") else "") for name in accuracies]
         lines.append("| " + " | ".join(cells) + " |")
     lines.append("\nMeans over n seeds ± half the width of Student's 95 % interval, and medians in brackets.")
+    if any(name.startswith("gain_") for name in accuracies):
+        lines[-1] += (
+            f" Gains are over {comparison.reference} at as many bytes; none where it has no file of such a size."
+        )
     failed = trials[trials["failed"].notna()]
     lines += [f"\n{row.arm}, point {row.point}, seed {row.seed} failed: {row.failed}" for row in failed.itertuples()]
     if comparison.published:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -83,12 +84,14 @@ def _results(calls: Sequence[Callable[[], str | None]], workers: int) -> Iterato
         yield from (call() for call in calls)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare) as pool:
-        for future in as_completed([pool.submit(call) for call in calls]):
-            yield future.result()
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare)
+    for future in as_completed([pool.submit(call) for call in calls]):
+        yield future.result()
+    pool.shutdown()
 
 
 def _prepare() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     make_repeatable()

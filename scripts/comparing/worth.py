@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -59,18 +60,26 @@ def _rows(axes: Axes, gain: np.ndarray, half: np.ndarray) -> None:
     _dots(axes, gain, half, within & ~sure, QUIET, "white")
     for row in np.flatnonzero(~within & np.isfinite(gain)):
         side = np.sign(gain[row])
-        axes.plot(side * _WIDEST, row, marker="<" if side < 0 else ">", color=DENSE if side < 0 else FRONT)
-        axes.annotate(
-            f"{gain[row]:+.0f}",
-            (side * _WIDEST, row),
-            xytext=(-side * 8, 0),
-            textcoords="offset points",
-            ha="left" if side < 0 else "right",
-            va="center",
-            size=8.5,
-            color=QUIET,
-        )
+        color = QUIET if half[row] >= abs(gain[row]) else DENSE if side < 0 else FRONT
+        axes.plot(side * _WIDEST, row, marker="<" if side < 0 else ">", color=color)
+        _word(axes, f"{gain[row]:+.0f} ± {half[row]:.0f}", side * _WIDEST, row, "left" if side < 0 else "right")
+    for row in np.flatnonzero(np.isnan(gain)):
+        _word(axes, "other sizes", 0, row, "left")
     axes.set_xlim(-1.06 * _WIDEST, 1.06 * _WIDEST)
+
+
+def _word(axes: Axes, text: str, x: float, row: int, align: Literal["left", "right"]) -> None:
+    inwards = 8 if align == "left" else -8
+    axes.annotate(
+        text,
+        (x, row),
+        xytext=(inwards, 0),
+        textcoords="offset points",
+        ha=align,
+        va="center",
+        size=8.5,
+        color=QUIET,
+    )
 
 
 def _dots(axes: Axes, gain: np.ndarray, half: np.ndarray, chosen: np.ndarray, color: str, fill: str) -> None:

@@ -79,12 +79,37 @@ def test_a_study_of_the_first_format_goes_on(
     assert again.read_reports()["report"].tolist() == list(range(len(then) + 1))
     same(again.read_reports().head(len(then)), then)
     assert len(pd.read_parquet(format_0 / "reports")) == len(then) + 1
-    assert json.loads((format_0 / "study.json").read_text()) == {"format": FORMAT, "atmc_search": __version__}
+    written = json.loads((format_0 / "study.json").read_text())
+    assert written == {"format": FORMAT, "atmc_search": __version__, "trials": spec.filled}
     after = content(format_0)
     for name in before:
         if name.startswith(("artifacts", "starts")) or (compact_at == 512 and name.startswith("reports")):
             assert after[name] == before[name]
-    assert caplog.messages == []
+    (told,) = caplog.messages
+    assert "does not say which defaults it ran with" in told
+
+
+def test_a_study_does_not_go_on_with_other_defaults(tmp_path: Path, study: StudySpec) -> None:
+    folder = RunFolder(tmp_path / "s")
+    folder.create(study)
+    folder.create(study)
+    document = json.loads(folder.format_path.read_text())
+    assert document["trials"] == study.filled
+    del document["trials"][""]["compress"]["code_price"]  # a setting that came since
+    folder.format_path.write_text(json.dumps(document))
+    folder.create(study)
+    for section, name, was in (("train", "nesterov", False), ("compress", "schedule", None), ("train", "gone", [1])):
+        changed = json.loads(json.dumps(document))
+        assert changed["trials"][""][section].get(name) != was
+        changed["trials"][""][section][name] = was
+        folder.format_path.write_text(json.dumps(changed))
+        before = content(tmp_path)
+        with pytest.raises(
+            RunError, match=rf"where trial\.{section}\.{name} is .* by default; it is .* now; go on with"
+        ) as e:
+            folder.create(study)
+        assert len(str(e.value).splitlines()) == 1
+        assert content(tmp_path) == before
 
 
 def test_a_later_format_is_refused_and_left_alone(format_0: Path, study: StudySpec) -> None:

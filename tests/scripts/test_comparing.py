@@ -134,7 +134,14 @@ def test_a_comparison_from_plan_to_table(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_mistake_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     (tmp_path / "bad.yaml").write_text("name: x\nepochs: 0\n")
-    for words in (["nowhere.yaml"], [str(tmp_path / "bad.yaml")], [str(COMPARISONS[0]), "--only", "nobody"]):
+    twice = tmp_path / "twice.yaml"
+    twice.write_text(yaml.safe_dump(TINY | {"seeds": [0, 1, 0]}))
+    for words in (
+        ["nowhere.yaml"],
+        [str(twice)],
+        [str(tmp_path / "bad.yaml")],
+        [str(COMPARISONS[0]), "--only", "nobody"],
+    ):
         monkeypatch.setattr(sys, "argv", ["compare_methods.py", *words])
         assert main() == 2
         told = capsys.readouterr().err
@@ -175,19 +182,19 @@ def test_gains_are_against_the_reference_at_equal_bytes() -> None:
         ("smaller", 0, "diverged", None, None),
     ]
     found = gains(pd.DataFrame(rows, columns=["arm", "seed", "failed", "size_bytes", "robust"]), "recipe", ["robust"])
-    np.testing.assert_allclose(found["gain_robust"], [0, 0, 0.05, -0.05, np.nan, np.nan], atol=1e-12)
+    np.testing.assert_allclose(found["gain_robust"], [0, 0, 0.05, np.nan, np.nan, np.nan], atol=1e-12)
 
 
 def test_the_figure_of_gains_has_a_line_an_arm_and_says_what_is_beyond_its_edge() -> None:
-    document = deepcopy(TINY) | {"reference": "atmc"}
-    comparison = Comparison.model_validate(document)
-    rows = [("atmc", 0, 0.0), ("atmc", 0, 0.0), ("al0", 0, 0.02), ("al0", 0, 0.03), ("al0", 1, -0.5), ("al0", 1, -0.7)]
-    trials = pd.DataFrame(rows, columns=["arm", "point", "gain_robust"])
-    trials = trials.assign(seed=[0, 1] * 3, failed=None, size_bytes=100.0)
+    comparison = tiny(reference="atmc", arms__al0__points=[{}, {"compress.keep": 0.9}, {"compress.keep": 0.5}])
+    rows = [("atmc", 0, 0.0, 0.0), ("al0", 0, 0.02, 0.03), ("al0", 1, -0.5, -0.7), ("al0", 2, np.nan, np.nan)]
+    pairs = [(arm, point, gain) for arm, point, *both in rows for gain in both]
+    trials = pd.DataFrame(pairs, columns=["arm", "point", "gain_robust"])
+    trials = trials.assign(seed=[0, 1] * 4, failed=None, size_bytes=100.0)
     figure = _figure(comparison, trials, [("robust", "robust, validation")])
     (axes,) = figure.axes
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["al0", "al0 (keep 0.9)"]
-    assert [text.get_text() for text in axes.texts] == ["-60"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["al0", "al0 (keep 0.9)", "al0 (keep 0.5)"]
+    assert [text.get_text() for text in axes.texts] == ["-60 ± 127", "other sizes"]
     (bars,) = [bar for bar in axes.containers if len(bar.lines[0].get_xdata())]
     np.testing.assert_allclose(bars.lines[0].get_xydata(), [[2.5, 0]])
     (interval,) = bars.lines[2][0].get_segments()

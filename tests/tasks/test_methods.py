@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 import torchvision
 from sklearn.datasets import load_digits
+from stages import PLAIN_SGD
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -36,7 +38,7 @@ KEEP, BITS = 0.03, 3
 TEMPLATE: dict[str, Any] = {
     "data": {"name": "digits"},
     "threat": {"eps": 0.05},
-    "dense": {"epochs": 1, "lr": 0.02, "batch_size": 32, "attack": {"name": "fgsm"}},
+    "dense": {**PLAIN_SGD, "epochs": 1, "lr": 0.02, "batch_size": 32, "attack": {"name": "fgsm"}},
     "train": {"epochs": 1, "lr": 0.01, "batch_size": 32, "attack": {"name": "fgsm"}},
     "compress": {
         "keep": KEEP,
@@ -278,6 +280,19 @@ def test_the_better_statistics_are_deployed(splits: Splits) -> None:
             {"compress": {"keep": 0.1, "factors": "low_rank", "energy": 0.5, "budget_bytes": 9}},
             "energy and budget_bytes both set the ranks",
         ),
+        (
+            {"compress": {"budget_bytes": 500}, "evaluate": {"select": "best"}},
+            "compress.budget_bytes is met by the file of the last epoch, and evaluate.select best may report that of "
+            "another; remove one of them",
+        ),
+        (
+            {"compress": {"budget_bytes": 500}, "train": {"epochs": 1, "patience": 2}},
+            "and train.patience may report that of another",
+        ),
+        (
+            {"compress": {"keep": 0.1, "pruning": "harp", "importance": "lamp"}},
+            "importance lamp chooses among magnitudes and pruning is harp; remove importance",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, Any], message: str) -> None:
@@ -315,6 +330,20 @@ def test_settings_of_some_methods_may_stand_in_a_study_of_all(setting: str, valu
     for method in METHODS:
         spec = spec_of(method, "lenet", **{setting: value})
         assert getattr(spec.compress, setting) == (value if method in uses else None)
+
+
+def test_bytes_in_place_of_keep_are_for_methods_that_can_meet_them():
+    template = deepcopy({**TEMPLATE, "model": {"name": "lenet"}})
+    del template["compress"]["keep"]
+    template["compress"] |= {"budget_bytes": 9000, "bits": 4}
+    for method in ("continuous", "atmc_mixed"):
+        spec = parse_study({"name": "x", "trial": template | {"method": method}, "search": {"trials": 1}}).fill({})
+        assert (spec.compress.budget_bytes, spec.compress.keep) == (9000, None)
+    for method in ("al0", "atmc"):
+        with pytest.raises(
+            SpecError, match=rf"9000: method {method} takes its size from keep; give keep, or use one of"
+        ):
+            parse_study({"name": "x", "trial": template | {"method": method}, "search": {"trials": 1}})
 
 
 def test_only_what_its_method_uses_is_a_trial_s_config() -> None:
