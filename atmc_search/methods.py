@@ -16,6 +16,7 @@ _PLAIN_SGD = {"lr": 0.05, "lr_schedule": "cosine", "warmup": 0.0, "nesterov": Fa
 _OF_THE_PAPER: Mapping[str, Any] = {
     **{f"train.{name}": value for name, value in _PLAIN_SGD.items()},
     "compress.schedule": None,
+    "compress.count": "all",
     "compress.codebook": "admm",
 }
 """What came after the paper, and is the default of settings, turned off; not in the dense start, which all share."""

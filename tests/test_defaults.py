@@ -25,24 +25,25 @@ def trial(**parts: Any) -> TrialSpec:
 
 
 @pytest.mark.parametrize(
-    ("given", "schedule"),
+    ("given", "schedule", "count"),
     [
-        ({"keep": 0.1}, CUBIC),
-        ({"budget_bytes": 900}, CUBIC),
-        ({"keep": 0.1, "schedule": None}, None),
-        ({"keep": 0.1, "factors": "uvc"}, CUBIC),
-        ({"keep": 0.1, "schedule": {"name": "grow"}}, CUBIC | {"name": "grow", "freeze": 1.0}),
-        ({"target": {"robust_accuracy": 0.5}}, None),
-        ({"keep": 0.1, "pruning": "one_shot"}, None),
-        ({"keep": 0.1, "pruning": "hydra"}, None),
-        ({"keep": 0.1, "pruning": "harp"}, None),
-        ({"keep": 1.0, "pruning": "none"}, None),
-        ({"keep": 0.5, "factors": "low_rank", "pruning": "none"}, None),
+        ({"keep": 0.1}, CUBIC, "live"),
+        ({"budget_bytes": 900}, CUBIC, "live"),
+        ({"keep": 0.1, "schedule": None}, None, "live"),
+        ({"keep": 0.1, "count": "all"}, CUBIC, "all"),
+        ({"keep": 0.1, "factors": "uvc"}, CUBIC, "all"),
+        ({"keep": 0.1, "schedule": {"name": "grow"}}, CUBIC | {"name": "grow", "freeze": 1.0}, "all"),
+        ({"target": {"robust_accuracy": 0.5}}, None, "live"),
+        ({"keep": 0.1, "pruning": "one_shot"}, None, "all"),
+        ({"keep": 0.1, "pruning": "hydra"}, None, "all"),
+        ({"keep": 0.1, "pruning": "harp"}, None, "all"),
+        ({"keep": 1.0, "pruning": "none"}, None, "all"),
+        ({"keep": 0.5, "factors": "low_rank", "pruning": "none"}, None, "all"),
     ],
 )
-def test_the_budget_shrinks_wherever_one_is_projected_onto(given, schedule):
+def test_the_budget_shrinks_over_living_weights_wherever_it_can(given, schedule, count):
     found = CompressSpec.model_validate(given)
-    assert (found.schedule and found.schedule.model_dump(mode="json")) == schedule
+    assert (found.schedule and found.schedule.model_dump(mode="json"), found.count) == (schedule, count)
     assert CompressSpec.model_validate(found.model_dump(mode="json")) == found
 
 
@@ -94,16 +95,14 @@ def test_a_method_of_the_paper_has_the_paper_s_defaults_and_a_spec_the_last_word
     assert (found.train.lr, found.train.lr_schedule, found.train.warmup) == (0.05, "cosine", 0)
     assert (found.train.nesterov, found.train.clip_norm) == (False, None)
     assert (found.dense.lr, found.dense.lr_schedule, found.dense.clip_norm) == (0.1, "linear", 1)  # as all others'
-    assert (found.compress.schedule, found.compress.codebook) == (None, "admm")
+    assert (found.compress.schedule, found.compress.count, found.compress.codebook) == (None, "all", "admm")
     other = made(train={"clip_norm": 1.0, "lr_schedule": "linear"})
     assert (other.train.clip_norm, other.train.lr_schedule, other.train.lr) == (1, "linear", 0.05)
 
 
-def test_without_a_method_a_trial_is_what_continuous_fixes_but_for_dead_weights():
-    plain = trial(compress={"keep": 0.1, "bits": 4, "count": "live"})
-    assert (
-        trial(**plain.model_dump(mode="json") | {"method": "continuous"}).model_copy(update={"method": None}) == plain
-    )
+def test_without_a_method_a_trial_is_what_continuous_fixes():
+    plain = trial()
+    assert trial(method="continuous").model_copy(update={"method": None}) == plain
     assert trial(method="atmc", compress={"factors": "uvc", "keep": 0.1, "bits": 4}).compress.codebook == "admm"
     sparse = {"keep": 0.1, "factors": "uvc", "bits": 4}
     trial(method="atmc", compress=sparse)

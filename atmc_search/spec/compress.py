@@ -100,6 +100,12 @@ def _schedule_of(given: Mapping[str, Any]) -> ScheduleSpec | None:
     return ScheduleSpec()
 
 
+def _count_of(given: Mapping[str, Any]) -> Literal["all", "live"]:
+    schedule = given.get("schedule")
+    grows = schedule is not None and schedule.name == "grow"
+    return "live" if given.get("factors") == "none" and given.get("pruning") == "projected" and not grows else "all"
+
+
 def _codebook_from(given: Mapping[str, Any]) -> float:
     schedule = given.get("schedule")
     return min(0.9, round(schedule.end + 0.1, 6)) if schedule is not None and schedule.name == "cubic" else 0.5
@@ -137,9 +143,10 @@ class CompressSpec(Section):
         "it budget_bytes sets the size. Nothing to pruning none, but for low_rank",
     )
     count: Literal["all", "live"] = Field(
-        "all",
+        default_factory=_count_of,
         description="non-zeros that the budget counts. live: dead ones, which read what never varies or make what "
-        "nobody reads, are zeroed in training as they are in the file, and their places go to the next largest",
+        "nobody reads, are zeroed in training as they are in the file, and their places go to the next largest. "
+        "Default: live where weights W = C are projected and do not grow, else all",
     )
     price: Literal["count", "bytes"] = Field(
         "count",
