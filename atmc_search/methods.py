@@ -47,9 +47,10 @@ class Method:
     @property
     def says(self) -> str:
         """What it is, what it fixes, and what it takes where a spec is silent."""
+        used = {path: value for path, value in self.defaults.items() if self.uses(path)}
         lists = {
             title: ", ".join(f"{path} = {written(value)}" for path, value in values.items())
-            for title, values in (("fixes", self.fixes), ("by default", self.defaults))
+            for title, values in (("fixes", self.fixes), ("by default", used))
         }
         return "; ".join([self.meaning, *(f"{title} {text}" for title, text in lists.items() if text)])
 
