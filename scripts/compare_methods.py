@@ -11,7 +11,6 @@ Only when every trial is trained are test images read, and each artifact is meas
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -41,8 +40,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last whole trial", file=sys.stderr, flush=True)
-        os._exit(130)  # at once: what computes ends with its parent
+        print("\nstopped; the same command goes on from the last whole trial", file=sys.stderr)
+        return 130
 
 
 def compare(given: argparse.Namespace) -> int:

@@ -335,5 +335,9 @@ def test_settings_lists_what_a_spec_can_say(
     for setting in ("search.trials", "trial.compress.bit_allocation", "attack pgd: targets", "method atmc_mixed"):
         assert setting in everything
     assert "trial.compress.keep" in said("compress")
+    of_al0 = " ".join(said("method").split("method al0")[1].split("method alr")[0].split())
+    assert "fixes compress.factors = 'none'" in of_al0
+    assert "by default train.lr = 0.05" in of_al0
+    assert "compress.codebook =" not in of_al0  # which it does not use
     assert "trial.train.lr" not in said("compress")
     assert "required" in next(line for line in everything.splitlines() if line.startswith("trial.train.epochs"))

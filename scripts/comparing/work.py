@@ -85,9 +85,15 @@ def _results(calls: Sequence[Callable[[], str | None]], workers: int) -> Iterato
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare)
-    for future in as_completed([pool.submit(call) for call in calls]):
-        yield future.result()
-    pool.shutdown()
+    try:
+        for future in as_completed([pool.submit(call) for call in calls]):
+            yield future.result()
+    except BaseException:  # an error, or Ctrl-C: at once, as what is half done is done again anyway
+        for process in multiprocessing.active_children():
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _prepare() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +151,26 @@ def test_a_mistake_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         told = capsys.readouterr().err
         assert told.startswith("error: ")
         assert told.count("\n") == 1
+
+
+def test_ctrl_c_is_one_line_and_what_was_made_stays(tmp_path: Path) -> None:
+    document = deepcopy(TINY) | {"epochs": 10_000}
+    for arm in document["arms"].values():
+        arm["settings"] |= {"dense.epochs": 1, "train.epochs": 9_999}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(document))
+    script = Path(__file__).parents[2] / "scripts" / "compare_methods.py"
+    words = [sys.executable, str(script), "tiny.yaml", "--workers", "1"]
+    with subprocess.Popen(
+        words, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
+    ) as run:  # fmt: skip
+        assert run.stdout is not None
+        assert "dense start" in run.stdout.readline()
+        assert "dense start" in run.stdout.readline()
+        os.killpg(run.pid, signal.SIGINT)
+        _, said = run.communicate(timeout=60)
+    assert (run.returncode, said) == (130, "\nstopped; the same command goes on from the last whole trial\n")
+    assert len(list((tmp_path / "runs" / "tiny" / "starts").iterdir())) == 2
 
 
 def test_each_attack_has_images_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
