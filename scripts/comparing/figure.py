@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from atmc_search.report.groups import looks
+from atmc_search.report.groups import Look, looks
 from atmc_search.report.style import QUIET, draw_frame, log_ticks, write_figure
 from comparing.tables import summary
+
+_DEPTH = 0.15
+"""How far below the best mean a panel reaches, in accuracy."""
 
 
 def draw(trials: pd.DataFrame, arms: Sequence[str], accuracies: Sequence[tuple[str, str]], path: Path) -> None:
@@ -45,6 +49,7 @@ def _figure(trials: pd.DataFrame, arms: Sequence[str], accuracies: Sequence[tupl
                     elinewidth=0.8,
                     label=arm,
                 )
+            _cut(axes, means, look, size, accuracy)
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(FixedLocator(log_ticks(*axes.get_xlim(), 6)))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -58,3 +63,27 @@ def _figure(trials: pd.DataFrame, arms: Sequence[str], accuracies: Sequence[tupl
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False, fontsize=9)
     figure.suptitle(f"Means over {n} seeds, bars: Student's 95 % intervals", x=0.01, ha="left", size=9, color=QUIET)
     return figure
+
+
+def _cut(axes: Axes, means: pd.DataFrame, look: Mapping[str, Look], size: str, accuracy: str) -> None:
+    """Leaves room for what is close: means far below the best stand at the lower edge, with their figures."""
+    edge = means[accuracy].max() - _DEPTH
+    below = means[means[accuracy] < edge]
+    if below.empty:
+        return
+    above = means[means[accuracy] >= edge]
+    axes.set_ylim(bottom=min(edge, (above[accuracy] - above[f"{accuracy}_half"].fillna(0)).min()) - 0.03)
+    for row in below.to_dict("records"):
+        mark = look[row["arm"]]
+        place = (row[size], 0.03)
+        axes.plot(*place, marker=mark.marker, color=mark.color, markersize=5, transform=axes.get_xaxis_transform())
+        axes.annotate(
+            f"{row[accuracy]:.2f} \N{DOWNWARDS ARROW}",
+            place,
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            size=8.5,
+            color=QUIET,
+        )
