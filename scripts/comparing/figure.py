@@ -68,7 +68,7 @@ def _figure(trials: pd.DataFrame, arms: Sequence[str], accuracies: Sequence[tupl
 def _cut(axes: Axes, means: pd.DataFrame, look: Mapping[str, Look], size: str, accuracy: str) -> None:
     """Leaves room for what is close: means far below the best stand at the lower edge, with their figures."""
     edge = means[accuracy].max() - _DEPTH
-    below = means[means[accuracy] < edge]
+    below = means[(means[accuracy] < edge) & (means[size] > 0)]
     if below.empty:
         return
     above = means[means[accuracy] >= edge]
