@@ -54,6 +54,7 @@ def by_reports(folder: Path) -> None:
     reported(folder, {"trial.model.name": "stranger:net"})
     changed = document(("trial.model", {"name": {"choice": ["mlp", "small_cnn"]}}))
     (folder / "run" / "spec.yaml").write_text(yaml.safe_dump(changed))
+    (folder / "run" / "study.json").write_text('{"format": 1}')  # which says nothing of trials that could differ
 
 
 def by_artifacts(folder: Path) -> None:
