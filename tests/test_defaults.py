@@ -12,16 +12,19 @@ from atmc_search.spec import CompressSpec, StageSpec, TrainSpec, TrialSpec, pars
 CUBIC = {"name": "cubic", "from": 0.05, "to": 0.55, "freeze": 0.85, "every": 100, "share": 0.3}
 
 
+SILENT: dict[str, Any] = {
+    "data": {"name": "digits"},
+    "model": {"name": "small_cnn"},
+    "threat": {"eps": 0.1},
+    "dense": {"epochs": 2},
+    "train": {"epochs": 3},
+    "compress": {"keep": 0.1, "bits": 4},
+}
+"""A trial that says no more than it must."""
+
+
 def trial(**parts: Any) -> TrialSpec:
-    document: dict[str, Any] = {
-        "data": {"name": "digits"},
-        "model": {"name": "small_cnn"},
-        "threat": {"eps": 0.1},
-        "dense": {"epochs": 2},
-        "train": {"epochs": 3},
-        "compress": {"keep": 0.1, "bits": 4},
-    }
-    return TrialSpec.model_validate(document | parts)
+    return TrialSpec.model_validate(SILENT | parts)
 
 
 @pytest.mark.parametrize(
@@ -78,18 +81,8 @@ def test_a_method_of_the_paper_has_the_paper_s_defaults_and_a_spec_the_last_word
     study = {"name": "x", "task": "atmc", "objectives": {"size_bytes": "min"}, "search": {"trials": 1}}
 
     def made(**parts: dict[str, Any]) -> TrialSpec:
-        template: dict[str, Any] = {
-            "method": method,
-            "data": {"name": "digits"},
-            "model": {"name": "small_cnn"},
-            "threat": {"eps": 0.1},
-            "dense": {"epochs": 2},
-            "train": {"epochs": 3},
-            "compress": {"keep": 0.1, "bits": 4},
-        }
-        for section, values in parts.items():
-            template[section] |= values
-        return parse_study(study | {"trial": template}).fill({})
+        changed = {section: SILENT[section] | values for section, values in parts.items()}
+        return parse_study(study | {"trial": {**SILENT, **changed, "method": method}}).fill({})
 
     found = made()
     assert (found.train.lr, found.train.lr_schedule, found.train.warmup) == (0.05, "cosine", 0)
