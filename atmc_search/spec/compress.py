@@ -196,7 +196,7 @@ class CompressSpec(Section):
         ge=0,
         lt=1,
         description="share of training after which the codebook sets in; default: 0.1 after a cubic schedule's `to`, "
-        "else 0.5",
+        "at most 0.9, else 0.5",
     )
     floats: Literal["fp16", "fp32"] = Field("fp16", description="precision of codebooks, biases, norm parameters")
     batch_norm: Literal["best", "kept", "reestimated"] = Field(
