@@ -35,7 +35,8 @@ SCHEDULE = {"name": "cubic", "from": 0.1, "to": 0.6, "freeze": 0.8}
 
 def spec_of(model: dict[str, Any], budget: int, args: argparse.Namespace) -> TrialSpec:
     """A trial of `args.epochs` epochs under this budget."""
-    stage = {"batch_size": 8, "attack": {"name": "fgsm"}}
+    plain = {"lr_schedule": "cosine", "warmup": 0.0, "nesterov": False, "clip_norm": None}
+    stage = {**plain, "batch_size": 8, "attack": {"name": "fgsm"}}
     return TrialSpec.model_validate(
         {
             "data": {
@@ -54,6 +55,7 @@ def spec_of(model: dict[str, Any], budget: int, args: argparse.Namespace) -> Tri
                 "factors": args.factors,
                 "codebook": args.codebook,
                 "codebook_from": 0.6,
+                "count": "all",
                 "schedule": SCHEDULE if args.schedule else None,
                 "bit_allocation": args.allocation,
             },
