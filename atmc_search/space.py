@@ -2,7 +2,7 @@
 
 A distribution is a mapping with exactly one of the keys of `KINDS`, written where a value would stand:
 `lr: {log_uniform: [0.003, 0.1]}`. Its dotted path (`trial.train.lr`) is its name everywhere: in Optuna, in Ray's
-config, as a Parquet column. To add a kind: a branch in `_distribution`, one in `centre` and one in `corners`.
+config, as a Parquet column. To add a kind: a branch in `_distribution`, one in `centre` and one in `extremes`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def centre(distribution: BaseDistribution) -> Scalar:
     raise AssertionError(f"no centre for {distribution}")
 
 
-def corners(space: Mapping[str, BaseDistribution]) -> Iterator[tuple[str | None, Config]]:
+def extremes(space: Mapping[str, BaseDistribution]) -> Iterator[tuple[str | None, Config]]:
     """Configs that together show every extreme of every distribution: one at a time, the rest at their centre.
 
     Yields:

@@ -20,8 +20,8 @@ import torch
 
 from atmc_search.data import load_splits
 from atmc_search.errors import AtmcError
-from atmc_search.spec import TrialSpec
 from atmc_search.tasks import AtmcTask
+from atmc_search.tasks.atmc.spec import AtmcSpec
 
 MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "lenet": ({"name": "lenet"}, "2500,6500,26000"),
@@ -33,11 +33,11 @@ DEFAULT = ("lenet", "resnet18", "mobilenet_v2")
 SCHEDULE = {"name": "cubic", "from": 0.1, "to": 0.6, "freeze": 0.8}
 
 
-def spec_of(model: dict[str, Any], budget: int, args: argparse.Namespace) -> TrialSpec:
+def spec_of(model: dict[str, Any], budget: int, args: argparse.Namespace) -> AtmcSpec:
     """A trial of `args.epochs` epochs under this budget."""
     plain = {"lr_schedule": "cosine", "warmup": 0.0, "nesterov": False, "clip_norm": None}
     stage = {**plain, "batch_size": 8, "attack": {"name": "fgsm"}}
-    return TrialSpec.model_validate(
+    return AtmcSpec.model_validate(
         {
             "data": {
                 "name": "fashion_mnist",

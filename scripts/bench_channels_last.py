@@ -15,8 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from atmc_search.artifact import Architecture
-from atmc_search.attacks import PGD, perturb
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks import PGD, ThreatModel, perturb
 
 MODELS = (
     ("lenet", {}, (1, 28, 28), 64),

@@ -20,8 +20,8 @@ from atmc_search.artifact import Architecture, CompressedModel
 from atmc_search.compress import Codebook, FactorisedLayer, GlobalL0, constrained_weights, factorise
 from atmc_search.data import Splits, load_splits
 from atmc_search.registry import validated
-from atmc_search.spec import TrialSpec
 from atmc_search.tasks import AtmcTask, Start
+from atmc_search.tasks.atmc.spec import AtmcSpec
 from atmc_search.training import load_tensors, make_repeatable, save_tensors
 
 Tell = Callable[[str], None]
@@ -102,7 +102,7 @@ def _train(row: Trained, folder: Path, tell: Tell) -> tuple[bytes, CompressedMod
     from atmc_search.artifact.container import read_contents  # of the task's own bytes, so always of today's format
 
     make_repeatable()
-    spec = validated(TrialSpec, dict(row.trial), path="trial")
+    spec = validated(AtmcSpec, dict(row.trial), path="trial")
     data = load_splits(spec.data)
     AtmcTask.check(spec, data)
     task = AtmcTask(spec, data, _start(spec, data, folder, tell), device="cpu", meta={"study": "bench-artifact"})
@@ -113,7 +113,7 @@ def _train(row: Trained, folder: Path, tell: Tell) -> tuple[bytes, CompressedMod
     return task.artifact(), read_contents(task.artifact()).compressed
 
 
-def _start(spec: TrialSpec, data: Splits, folder: Path, tell: Tell) -> Start:
+def _start(spec: AtmcSpec, data: Splits, folder: Path, tell: Tell) -> Start:
     """The dense start, shared by all rows of one model."""
     path = folder / f"start-{AtmcTask.start_key(spec)}.safetensors"
     if not path.exists():

@@ -18,9 +18,8 @@ import torch
 from torch.nn import functional as F
 
 from atmc_search.artifact import Architecture
-from atmc_search.attacks import PGD, perturb
+from atmc_search.attacks import PGD, ThreatModel, perturb
 from atmc_search.compress import factorise, kmeans_with_zero
-from atmc_search.spec import ThreatModel
 
 
 def side_by_side(title: str, variants: dict[str, Callable[[], object]], rounds: int = 7) -> None:

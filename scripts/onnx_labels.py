@@ -15,9 +15,8 @@ import torch
 
 import atmc_search
 from atmc_search.artifact import read_header, unpack
-from atmc_search.data import DeviceData, load_splits
+from atmc_search.data import DataSpec, DeviceData, load_splits
 from atmc_search.export import About, export
-from atmc_search.spec import DataSpec
 
 
 def paths(given: list[Path]) -> list[Path]:

@@ -10,8 +10,8 @@ import torch
 from stages import PAPER, PLAIN_SGD
 
 from atmc_search.data import Splits, load_splits
-from atmc_search.spec import TrialSpec
 from atmc_search.tasks import AtmcTask, Start
+from atmc_search.tasks.atmc.spec import AtmcSpec
 
 _TINY: dict[str, Any] = {
     "data": {"name": "digits", "train_size": 256, "validation_size": 100, "test_size": 50},
@@ -31,26 +31,26 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_trial() -> Callable[..., TrialSpec]:
+def tiny_trial() -> Callable[..., AtmcSpec]:
     """`tiny_trial(compress={"bits": 4}, seed=1)`: the tiny trial with these keys of its sections changed."""
 
-    def make(**overrides: Any) -> TrialSpec:
+    def make(**overrides: Any) -> AtmcSpec:
         document = dict(_TINY)
         for key, value in overrides.items():
             merge = isinstance(value, dict) and "name" not in value  # another component has settings of its own
             document[key] = _TINY.get(key, {}) | value if merge else value
-        return TrialSpec.model_validate(document)
+        return AtmcSpec.model_validate(document)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def tiny_splits(tiny_trial: Callable[..., TrialSpec]) -> Splits:
+def tiny_splits(tiny_trial: Callable[..., AtmcSpec]) -> Splits:
     """The images of `tiny_trial()`."""
     return load_splits(tiny_trial().data)
 
 
 @pytest.fixture(scope="session")
-def tiny_start(tiny_trial: Callable[..., TrialSpec], tiny_splits: Splits) -> Start:
+def tiny_start(tiny_trial: Callable[..., AtmcSpec], tiny_splits: Splits) -> Start:
     """The dense start of `tiny_trial()`, and of every trial that differs only in train, compress and seed."""
     return AtmcTask.make_start(tiny_trial(), tiny_splits, device="cpu", report=lambda figures: None)

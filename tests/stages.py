@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from atmc_search.spec import StageSpec
+from atmc_search.training.stage import StageSpec
 
 PLAIN_SGD: dict[str, Any] = {"lr": 0.05, "lr_schedule": "cosine", "warmup": 0.0, "nesterov": False, "clip_norm": None}
 PAPER: dict[str, Any] = {"schedule": None, "count": "all", "codebook": "admm"}

@@ -14,8 +14,9 @@ import atmc_search
 from atmc_search.data import Splits
 from atmc_search.errors import ArtifactError, AtmcError, RunError
 from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, RunFolder, parameter_columns
-from atmc_search.spec import TrialSpec, parse_study
+from atmc_search.spec import parse_study
 from atmc_search.tasks import AtmcTask, Start
+from atmc_search.tasks.atmc.spec import AtmcSpec
 
 OBJECTIVES = {"size_bytes": "min", "clean_accuracy": "max", "robust_accuracy": "max"}
 ROWS: list[tuple[str, int | None, float | None, float | None]] = [
@@ -218,7 +219,7 @@ def test_choose_refuses_what_makes_no_sense(trials: pd.DataFrame, arguments: dic
 @pytest.fixture(scope="module")
 def artifact(
     tmp_path_factory: pytest.TempPathFactory,
-    tiny_trial: Callable[..., TrialSpec],
+    tiny_trial: Callable[..., AtmcSpec],
     tiny_splits: Splits,
     tiny_start: Start,
 ) -> Path:

@@ -20,14 +20,13 @@ from shell import Run, one_line, program
 import atmc_search
 from atmc_search.artifact import Architecture, CompressedModel, describe, pack, read_header, unpack
 from atmc_search.artifact.streams import Writer
-from atmc_search.attacks import PGD
+from atmc_search.attacks import PGD, ThreatModel
 from atmc_search.cli import artifacts
 from atmc_search.compress import factorise
-from atmc_search.data import DeviceData, load_splits
+from atmc_search.data import DataSpec, DeviceData, load_splits
 from atmc_search.errors import AtmcError
 from atmc_search.export import TARGETS
 from atmc_search.measure import measure, wilson_interval
-from atmc_search.spec import DataSpec, ThreatModel
 
 META = {"study": "größer", "trial": 3, "threat": ["linf", 0.05], "fingerprint": "abc", "version": "0.1.0"}
 CUSTOM = """

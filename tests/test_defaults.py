@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from atmc_search.methods import METHODS
-from atmc_search.spec import CompressSpec, StageSpec, TrainSpec, TrialSpec, parse_study
+from atmc_search.spec import parse_study
+from atmc_search.tasks.atmc.methods import METHODS
+from atmc_search.tasks.atmc.spec import AtmcSpec, CompressSpec, TrainSpec
+from atmc_search.training.stage import StageSpec
 
 CUBIC = {"name": "cubic", "from": 0.05, "to": 0.55, "freeze": 0.85, "every": 100, "share": 0.3}
 
@@ -23,8 +25,8 @@ SILENT: dict[str, Any] = {
 """A trial that says no more than it must."""
 
 
-def trial(**parts: Any) -> TrialSpec:
-    return TrialSpec.model_validate(SILENT | parts)
+def trial(**parts: Any) -> AtmcSpec:
+    return AtmcSpec.model_validate(SILENT | parts)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_a_stage_is_clipped_sgd_with_nesterov_s_momentum_on_a_line():
 def test_a_method_of_the_paper_has_the_paper_s_defaults_and_a_spec_the_last_word(method):
     study = {"name": "x", "task": "atmc", "objectives": {"size_bytes": "min"}, "search": {"trials": 1}}
 
-    def made(**parts: dict[str, Any]) -> TrialSpec:
+    def made(**parts: dict[str, Any]) -> AtmcSpec:
         changed = {section: SILENT[section] | values for section, values in parts.items()}
         return parse_study(study | {"trial": {**SILENT, **changed, "method": method}}).fill({})
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from atmc_search.data import ImageSet, Splits
-from atmc_search.methods import METHODS
 from atmc_search.results import ATMC_COLUMNS
 from atmc_search.space import corners
 from atmc_search.spec import StudySpec, load_study
 from atmc_search.tasks import AtmcTask
+from atmc_search.tasks.atmc.methods import METHODS
 
 FILES = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.yaml"))
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atmc_search.data import AugmentSpec, DataSpec
 from atmc_search.errors import SpecError, shown
-from atmc_search.spec import AugmentSpec, BoundSpec, DataSpec, StudySpec, dump_yaml, load_study, parse_study, parse_yaml
+from atmc_search.spec import BoundSpec, StudySpec, dump_yaml, load_study, parse_study, parse_yaml
 from atmc_search.spec.paths import remove_at, set_at
 
 EXAMPLE = """

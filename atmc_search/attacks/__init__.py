@@ -16,7 +16,7 @@ from atmc_search.attacks.fgsm import FGSM
 from atmc_search.attacks.fgsm_rs import FGSMRS
 from atmc_search.attacks.none import NoAttack
 from atmc_search.attacks.pgd import PGD
-from atmc_search.attacks.threat import clip, distance, random_start
+from atmc_search.attacks.threat import ThreatModel, checked_threat, clip, distance, random_start, require_pixel_units
 from atmc_search.attacks.wrm import WRM
 from atmc_search.errors import SpecError, shown
 from atmc_search.registry import resolve, validated
@@ -45,12 +45,15 @@ __all__ = [
     "AutoAttack",
     "NoAttack",
     "Reference",
+    "ThreatModel",
     "build_attack",
+    "checked_threat",
     "clip",
     "distance",
     "frozen_weights",
     "perturb",
     "random_start",
+    "require_pixel_units",
 ]
 
 

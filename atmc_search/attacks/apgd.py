@@ -8,8 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from atmc_search.attacks.threat import ascend, clip, per_image
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks.threat import ThreatModel, ascend, clip, per_image
 
 # (logits, y, target) -> (n,) losses to ascend.
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]

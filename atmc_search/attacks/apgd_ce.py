@@ -12,8 +12,7 @@ from atmc_search.attacks.apgd import auto_pgd
 from atmc_search.attacks.base import Attack
 from atmc_search.attacks.loss import log_odds
 from atmc_search.attacks.runs import worst_of_runs
-from atmc_search.attacks.threat import random_start
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks.threat import ThreatModel, random_start
 
 
 class APGDCE(Attack):

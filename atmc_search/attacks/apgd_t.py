@@ -12,8 +12,7 @@ from atmc_search.attacks.apgd import auto_pgd
 from atmc_search.attacks.base import Attack
 from atmc_search.attacks.loss import target_dlr
 from atmc_search.attacks.runs import likely_wrong_classes, worst_of_runs
-from atmc_search.attacks.threat import random_start
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks.threat import ThreatModel, random_start
 
 
 class APGDT(Attack):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from atmc_search.attacks.apgd_t import APGDT
 from atmc_search.attacks.base import Attack
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks.threat import ThreatModel
 
 
 class AutoAttack(Attack):

@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from atmc_search.attacks.threat import clip
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks.threat import ThreatModel, clip
 
 Reference = Callable[[nn.Module, Tensor], Tensor]
 """(model in eval mode, x) -> (n, classes) log-probabilities, from which an attack is to lead the model away."""

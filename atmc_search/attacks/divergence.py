@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atmc_search.attacks.threat import ascend, clip
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks.threat import ThreatModel, ascend, clip
 
 
 def ascend_divergence(

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from atmc_search.attacks.base import Attack
 from atmc_search.attacks.loss import log_odds
-from atmc_search.attacks.threat import ascend
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks.threat import ThreatModel, ascend
 
 
 class FGSM(Attack):

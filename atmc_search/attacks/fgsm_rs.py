@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from atmc_search.attacks.base import Attack
 from atmc_search.attacks.divergence import ascend_divergence
 from atmc_search.attacks.loss import log_odds
-from atmc_search.attacks.threat import ascend, clip, random_start
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks.threat import ThreatModel, ascend, clip, random_start
 
 
 class FGSMRS(Attack):

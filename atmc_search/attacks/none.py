@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from atmc_search.attacks.base import Attack
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks.threat import ThreatModel
 
 
 class NoAttack(Attack):

@@ -12,8 +12,7 @@ from atmc_search.attacks.base import Attack
 from atmc_search.attacks.divergence import ascend_divergence
 from atmc_search.attacks.loss import log_odds, target_margin
 from atmc_search.attacks.runs import likely_wrong_classes, worst_of_runs
-from atmc_search.attacks.threat import ascend, clip, random_start
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks.threat import ThreatModel, ascend, clip, random_start
 
 
 class PGD(Attack):

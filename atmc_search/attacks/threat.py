@@ -1,11 +1,50 @@
-"""Geometry of the threat model {x' in [0, 1]^d : ‖x' − x‖ ≤ eps}: clip to it, start in it, measure in it."""
+"""The threat model {x' in [0, 1]^d : ‖x' − x‖ ≤ eps} and its geometry: clip to it, start in it, measure in it."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from atmc_search.spec import ThreatModel
+from atmc_search.errors import AtmcError
+from atmc_search.registry import validated
+from atmc_search.spec import Section
+
+
+class ThreatModel(Section):
+    """What the adversary may do: move an image within [0, 1] by at most eps in the norm."""
+
+    norm: Literal["linf", "l2"] = Field("linf", description="the norm of the perturbation")
+    eps: float = Field(ge=0, description="its radius, in units of pixels scaled to [0, 1]")
+
+
+def require_pixel_units(threat: ThreatModel, name: str) -> None:
+    """Passes if the radius of `threat`, which the user wrote as `name`, can be in units of pixels scaled to [0, 1].
+
+    Raises:
+        ValueError: it cannot; most likely it is meant in 255ths.
+    """
+    if threat.norm == "linf" and threat.eps > 1:
+        raise ValueError(
+            f"{name} {threat.eps:g} lets every pixel be anything, as pixels are in [0, 1]; "
+            f"for {threat.eps:g}/255 write {threat.eps / 255:.4g}"
+        )
+
+
+def checked_threat(norm: str, eps: float, where: str = "--eps") -> ThreatModel:
+    """The threat model of a radius that a user gave as `where`.
+
+    Raises:
+        AtmcError: it is no radius for pixels scaled to [0, 1].
+    """
+    threat = validated(ThreatModel, {"norm": norm, "eps": eps}, path="")
+    try:
+        require_pixel_units(threat, where)
+    except ValueError as error:
+        raise AtmcError(str(error)) from None
+    return threat
 
 
 def distance(threat: ThreatModel, x: Tensor, x_adv: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atmc_search.attacks.base import Attack
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks.threat import ThreatModel
 
 
 class WRM(Attack):

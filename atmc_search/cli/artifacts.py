@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from atmc_search.cli.common import PATH, attack_component, attacks_of, check_device, check_radius, console, echo
-from atmc_search.cli.description import by_axes, description_json, fact, header_text, tensor_table, totals
+from atmc_search.cli.common import PATH, attack_component, check_device, console, echo
+from atmc_search.cli.description import description_json, fact, header_text, tensor_table, totals
 from atmc_search.errors import ArtifactError, AtmcError, DataError, SpecError, shown
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from atmc_search.data import Splits
-    from atmc_search.spec import ThreatModel
+    from atmc_search.attacks import ThreatModel
 
 _FILE = click.argument("file", type=PATH, metavar="FILE")
 _ALLOW = click.option(
@@ -41,7 +38,7 @@ def inspect(file: Path, allow_custom_models: bool, as_json: bool) -> None:
 
     The header of a model of somebody else's code is shown without running that code; its tensors are not.
     """
-    from atmc_search import api
+    from atmc_search.api import artifacts as api
 
     size, header = _header(file)
     closed = _custom(header) and not allow_custom_models
@@ -121,60 +118,39 @@ def evaluate(
       atmc-search evaluate model.atmc --data image_folder --root photos
       atmc-search evaluate model.atmc --data digits --runtime
     """
-    from atmc_search import api
-    from atmc_search.attacks import build_attack
-    from atmc_search.data import DeviceData, load_splits
-    from atmc_search.measure import measure
-    from atmc_search.models import placed
-    from atmc_search.registry import validated
-    from atmc_search.spec import DataSpec, EvaluateSpec
+    from atmc_search.api.artifacts import artifact_bytes, load_artifact
+    from atmc_search.tasks import TASKS, task_named
 
     size, header = _header(file)
     if _custom(header) and not allow_custom_models:
         raise ArtifactError(_distrusted(file, header))
-    threat = _threat(file, header, eps, norm)
-    component = attack_component(attack, steps, restarts)
-    assert component is not None
+    options = {"threat": _threat(file, header, eps, norm), "attack": attack_component(attack, steps, restarts)}
     check_device(device)
-    model = api.load_artifact(file, allow_custom_models=allow_custom_models)  # whose checks the header has now passed
+    load_artifact(file, allow_custom_models=allow_custom_models)  # a damaged file is named before data is loaded
+    kind = task_named(header["task"] if header.get("task") in TASKS else "atmc")
     try:
-        data_spec = validated(DataSpec, {"name": name, "root": root, "image_size": image_size}, path="trial.data")
-        splits = load_splits(data_spec)
+        found = kind.evaluate(
+            artifact_bytes(file),
+            data={"name": name, "root": root, "image_size": image_size},
+            split=split,
+            options=options | ({"runtime": True} if runtime else {}),
+            device=device,
+            trust=allow_custom_models,
+        )
     except (DataError, SpecError) as error:
         raise _in_flags(error) from None
-    _check_match(file, header, name, splits)
-    costs = _running_costs(model, header) if runtime else {}
-    data = DeviceData({"test": splits.test, "validation": splits.validation, "train": splits.train}[split], device)
-    built, settings = build_attack(component, path="--attack"), EvaluateSpec()
-    figures = measure(placed(model, device), data, built, threat, batch_size=settings.batch_size, seed=settings.seed)
-    row: dict[str, Any] = {
-        "file": str(file),
-        "size_bytes": size,
-        "data": name,
-        "split": split,
-        "images": len(data),
-        "norm": threat.norm,
-        "eps": threat.eps,
-        "attack": {"name": component.name, **built.model_dump()},
-        **figures.metrics(),
-        "clean_interval": figures.clean.interval,
-        "robust_interval": figures.robust.interval,
-        **costs,
-    }
     if as_json:
-        echo(json.dumps(row, indent=1))
+        echo(json.dumps({"file": str(file), "size_bytes": size, **found.row}, indent=1))
         return
     echo(f"{file}: {size:,} bytes")
-    for word, figure in (("clean", figures.clean), ("robust", figures.robust)):
-        interval = "{:.3f} to {:.3f}".format(*figure.interval)
-        echo(f"{word:7} {figure.value:.4f}   95 % interval {interval}   ({figure.correct:,} of {figure.n:,})")
-    echo(f"n = {len(data)} {split} images of {name}; {attacks_of([row])}")
-    if costs:
-        quartiles = f"{costs['latency_ms_low']:.4g} to {costs['latency_ms_high']:.4g}"
-        echo(f"latency {costs['latency_ms']:.4g} ms   quartiles {quartiles}")
-        echo(f"memory  {costs['peak_memory_bytes']:,} bytes at the peak: weights and intermediate results")
-        echo(f"MACs    {costs['macs']:,}")
-        echo("of one image in ONNX Runtime, on one thread")
+    count, of = found.samples
+    for figure in found.figures:
+        words = figure.name.removesuffix("_accuracy")
+        interval = f"   95 % interval {figure.low:.3f} to {figure.high:.3f}" if figure.low is not None else ""
+        echo(f"{words:7} {figure.value:.4f}{interval}   ({round(figure.value * count):,} of {count:,})")
+    echo(f"n = {count} {of} of {name}; {found.conditions}")
+    for note in found.notes:
+        echo(note)
 
 
 @click.command()
@@ -193,7 +169,7 @@ def export(file: Path, to: str, out: Path, whole: bool, allow_custom_models: boo
       atmc-search export model.atmc --to onnx --out model.onnx
       atmc-search export model.atmc --to torchscript --out model.pt
     """
-    from atmc_search import api
+    from atmc_search.api import artifacts as api
 
     _, header = _header(file)
     if _custom(header) and not allow_custom_models:
@@ -215,7 +191,7 @@ def repack(file: Path, out: Path, allow_custom_models: bool) -> None:
     \b
       atmc-search repack old.atmc --out model.atmc
     """
-    from atmc_search import api
+    from atmc_search.api import artifacts as api
 
     before, header = _header(file)
     if _custom(header) and not allow_custom_models:
@@ -226,7 +202,7 @@ def repack(file: Path, out: Path, allow_custom_models: bool) -> None:
 
 def _removed(file: Path, header: Mapping[str, Any], to: str, *, allow_custom_models: bool) -> str:
     """What an export to a format that runs left out of the model; empty if nothing."""
-    from atmc_search import api
+    from atmc_search.api import artifacts as api
     from atmc_search.channels import macs, slimmed, width
     from atmc_search.export import BLOCK, RUNNING
 
@@ -247,7 +223,7 @@ def _count(number: int) -> str:
 
 def _header(file: Path) -> tuple[int, Mapping[str, Any]]:
     """The file's length and its header, which is anybody's JSON until the model is built from it."""
-    from atmc_search.api import artifact_bytes
+    from atmc_search.api.artifacts import artifact_bytes
     from atmc_search.artifact import read_header
 
     try:
@@ -270,8 +246,8 @@ def _distrusted(file: Path, header: Mapping[str, Any]) -> str:
 
 def _threat(file: Path, header: Mapping[str, Any], eps: float | None, norm: str | None) -> ThreatModel:
     """The threat model asked for, or the file's own."""
+    from atmc_search.attacks import ThreatModel, checked_threat
     from atmc_search.registry import validated
-    from atmc_search.spec import ThreatModel
 
     own = header.get("threat")
     known = isinstance(own, list) and len(own) == 2
@@ -281,37 +257,8 @@ def _threat(file: Path, header: Mapping[str, Any], eps: float | None, norm: str 
     if eps is None and norm not in (None, own_norm):
         raise AtmcError(f"--norm {norm}: the file's eps is meant for {shown(own_norm)}; give --eps as well")
     if eps is not None:
-        check_radius(eps, norm or str(own_norm))
-        return validated(ThreatModel, {"norm": norm or own_norm, "eps": eps}, path="threat")
+        return checked_threat(norm or str(own_norm), eps)
     return validated(ThreatModel, {"norm": own_norm, "eps": own_eps}, path=f"{file}: threat")
-
-
-def _running_costs(model: nn.Module, header: Mapping[str, Any]) -> Mapping[str, Any]:
-    from atmc_search.artifact import Architecture
-    from atmc_search.tasks.cost import running_costs
-
-    shape = tuple(header["input"])
-    try:
-        return running_costs(
-            model, Architecture(header["model"], header["args"], shape, header["classes"]), "onnxruntime"
-        )
-    except AtmcError as error:
-        raise AtmcError(f"--runtime: {error}") from error
-
-
-def _check_match(file: Path, header: Mapping[str, Any], name: str, splits: Splits) -> None:
-    """Passes if the model can take the dataset's images and has its classes."""
-    wanted, found = tuple(header["input"]), splits.input_shape
-    if wanted != found:
-        raise AtmcError(
-            f"--data {name}: its images are {by_axes(found)}, and {file} takes {by_axes(wanted)} (channels × height × "
-            "width); name the dataset that it was trained for, or for image_folder set --image-size"
-        )
-    if header["classes"] != splits.classes:
-        raise AtmcError(
-            f"--data {name}: it has {splits.classes} classes, and {file} tells {header['classes']} apart; "
-            "name the dataset that it was trained for"
-        )
 
 
 def _in_flags(error: AtmcError) -> AtmcError:

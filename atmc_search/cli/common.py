@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,14 +52,6 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
-def size_text(size_bytes: int) -> str:
-    """In the largest decimal unit of which it has one: 1.5 MB."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:.1f} {unit}"
-    return f"{size_bytes} bytes"
-
-
 def check_device(device: str) -> None:
     """Passes if torch computes on `device` and gives the result back, which "meta" does not."""
     import torch
@@ -70,18 +61,6 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split(". ")[0].split())[:120]
         raise AtmcError(f"--device {device}: torch cannot use it ({reason}); use cpu") from None
-
-
-def check_radius(eps: float, norm: str) -> None:
-    """Passes if a radius given on the command line is one for pixels in [0, 1]."""
-    from atmc_search.registry import validated
-    from atmc_search.spec import ThreatModel
-    from atmc_search.spec.trial import refuse_bytes
-
-    try:
-        refuse_bytes(validated(ThreatModel, {"norm": norm, "eps": eps}, path=""), "--eps")
-    except ValueError as error:
-        raise AtmcError(str(error)) from None
 
 
 def attack_component(name: str | None, steps: int | None, restarts: int | None) -> Component | None:
@@ -115,35 +94,28 @@ def attack_component(name: str | None, steps: int | None, restarts: int | None) 
     return component
 
 
-def attacks_of(rows: list[Any]) -> str:
-    """The attack that gave these rows, in words."""
-    distinct = {json.dumps([row["attack"], row["norm"], row["eps"]]) for row in rows}
-    if len(distinct) > 1:
-        return "each trial under its own attack"
-    settings = {key: value for key, value in rows[0]["attack"].items() if value is not None}
-    name = settings.pop("name")
-    shown = ", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items())
-    return f"attack {name}{f' ({shown})' if shown else ''}, {rows[0]['norm']} eps {rows[0]['eps']:g}"
+def print_front(trials: pd.DataFrame) -> pd.DataFrame:
+    """Prints the front of a run's trials; returns it."""
+    from atmc_search.api.runs import front
+    from atmc_search.report import columns_in, front_table
 
-
-def print_front(path: Path, rows: pd.DataFrame) -> None:
-    from atmc_search.report import front_table
-    from atmc_search.results import RunFolder
-
-    spec = RunFolder.open(path).spec()
+    rows = front(trials)
     if rows.empty:
         echo("the front is empty: no trial was measured within the constraints")
-        return
-    console().print(front_table(rows, spec.objectives, list(spec.space)))
+    else:
+        sampled = [column.name for column in columns_in(trials.attrs) if column.role == "parameter"]
+        console().print(front_table(rows, trials.attrs["objectives"], sampled))
+    return rows
 
 
-def draw(run: Path, out: Path) -> Path:
-    from atmc_search import api
-    from atmc_search.report import draw_front, front_data
-    from atmc_search.results import RunFolder
+def draw(trials: pd.DataFrame, out: Path) -> Path:
+    """Draws the front of a run's trials; returns where."""
+    from atmc_search.api.runs import constraint_specs
+    from atmc_search.report import front_data
+    from atmc_search.report.figures import draw_front
 
-    spec = RunFolder.open(run).spec()
     if out.suffix not in (".png", ".svg"):
         raise AtmcError(f"--out {out}: must end in .png or .svg; rename it")
-    draw_front(front_data(api.load_trials(run), spec.objectives, spec.constraints), out)
+    constraints = constraint_specs(trials.attrs["constraints"])
+    draw_front(front_data(trials, trials.attrs["objectives"], constraints), out)
     return out

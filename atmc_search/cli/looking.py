@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from atmc_search.cli.common import PATH, RUN, TRUST, cell, console, draw, echo, print_front
+from atmc_search.cli.common import PATH, RUN, cell, console, draw, echo, print_front
 from atmc_search.errors import AtmcError
 
 
@@ -24,22 +24,25 @@ def front(run: Path, form: str | None) -> None:
       atmc-search front runs/digits-quickstart
       atmc-search front runs/digits-quickstart --csv > front.csv
     """
-    from atmc_search import api
+    from atmc_search.api import runs
     from atmc_search.report import front_records
 
-    rows = api.front(api.load_trials(run))
+    trials = runs.load_trials(run)
     if form == "json":
-        echo(json.dumps(front_records(rows), indent=1))
+        echo(json.dumps(front_records(runs.front(trials)), indent=1))
     elif form == "csv":
-        echo(rows.to_csv(index=False), nl=False)
+        echo(runs.front(trials).to_csv(index=False), nl=False)
     else:
-        print_front(run, rows)
+        print_front(trials)
 
 
 @click.command()
 @RUN
 @click.option(
-    "--best", required=True, metavar="METRIC", help="What decides; min:METRIC or max:METRIC if it is no objective."
+    "--best",
+    required=True,
+    metavar="METRIC",
+    help="What decides; min:METRIC or max:METRIC where its direction is unknown.",
 )
 @click.option(
     "--max", "upper", multiple=True, metavar="METRIC=VALUE", help="An upper bound. May be repeated, for other metrics."
@@ -47,9 +50,14 @@ def front(run: Path, form: str | None) -> None:
 @click.option(
     "--min", "lower", multiple=True, metavar="METRIC=VALUE", help="A lower bound. May be repeated, for other metrics."
 )
+@click.option("--any", "unconstrained", is_flag=True, help="Trials outside the study's constraints too.")
 @click.option("--json", "as_json", is_flag=True, help="The chosen row as JSON (null when nothing fits).")
-def choose(run: Path, best: str, upper: tuple[str, ...], lower: tuple[str, ...], as_json: bool) -> None:
+def choose(
+    run: Path, best: str, upper: tuple[str, ...], lower: tuple[str, ...], unconstrained: bool, as_json: bool
+) -> None:
     """Choose the trial of RUN to ship, and say why; exit code 1 when nothing fits the bounds.
+
+    The study's constraints hold as well.
 
     \b
       atmc-search choose runs/digits-quickstart --best robust_accuracy \\
@@ -57,10 +65,16 @@ def choose(run: Path, best: str, upper: tuple[str, ...], lower: tuple[str, ...],
     """
     import pandas as pd
 
-    from atmc_search import api
+    from atmc_search.api import decide, runs
     from atmc_search.report import front_records
 
-    decision = api.choose(api.load_trials(run), best=best, max=_bounds(upper, "--max"), min=_bounds(lower, "--min"))
+    decision = decide.choose(
+        runs.load_trials(run),
+        best=best,
+        max=_bounds(upper, "--max"),
+        min=_bounds(lower, "--min"),
+        constraints={} if unconstrained else None,
+    )
     if as_json:
         rows = [] if decision.trial is None else front_records(pd.DataFrame([decision.trial]))
         echo(json.dumps(rows[0] if rows else None, indent=1))
@@ -74,34 +88,37 @@ def choose(run: Path, best: str, upper: tuple[str, ...], lower: tuple[str, ...],
 @RUN
 @click.option("--out", type=PATH, help="Picture to write, .png or .svg.  [default: RUN/front.png]")
 def report(run: Path, out: Path | None) -> None:
-    """Draw the front of RUN: size against each accuracy, with intervals and the dense model.
+    """Draw the front of RUN: its first minimised objective against each other, with intervals and the start.
 
     \b
       atmc-search report runs/digits-quickstart --out front.svg
     """
-    echo(f"wrote {draw(run, out or run / 'front.png')}")
+    from atmc_search.api.runs import load_trials
+
+    echo(f"wrote {draw(load_trials(run), out or run / 'front.png')}")
 
 
 @click.command()
 @click.argument("run", type=PATH, required=False)
-@TRUST
-def columns(run: Path | None, trust: bool) -> None:
-    """Print every Parquet column: name, type, unit, meaning. With RUN, that run's sampled values as well.
+@click.option("--task", default="atmc", show_default=True, metavar="NAME", help="Without RUN: whose metrics to print.")
+def columns(run: Path | None, task: str) -> None:
+    """Print every Parquet column: name, type, unit, meaning. With RUN, those of its files, sampled values as well.
 
     \b
       atmc-search columns runs/digits-quickstart
     """
-    from atmc_search.registry import refuse_imports
-    from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, RunFolder, parameter_columns
-    from atmc_search.tasks import task_named
-
-    listed = [*STUDY_COLUMNS, *ATMC_COLUMNS]
     if run is not None:
-        folder = RunFolder.open(run)
-        spec = folder.spec()
-        if not trust:
-            refuse_imports({"task": spec.task}, str(folder.spec_path), "if you trust the run folder, add --trust")
-        listed = [*STUDY_COLUMNS, *task_named(spec.task).columns, *parameter_columns(spec.space)]
+        from atmc_search.api.runs import described_columns
+        from atmc_search.results import RunFolder
+
+        listed = described_columns(RunFolder.open(run))
+        if not listed:
+            raise AtmcError(f"{run}: holds no reports yet; run the study first")
+    else:
+        from atmc_search.results import STUDY_COLUMNS
+        from atmc_search.tasks import task_named
+
+        listed = (*STUDY_COLUMNS, *task_named(task).columns)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("column", "type", "unit", "meaning"):
         table.add_column(name, no_wrap=name != "meaning")

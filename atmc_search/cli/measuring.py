@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from rich.table import Table
 
-from atmc_search.cli.common import (
-    PATH,
-    RUN,
-    TRUST,
-    attack_component,
-    attacks_of,
-    check_device,
-    check_radius,
-    console,
-    echo,
-)
-from atmc_search.errors import AtmcError
+from atmc_search.cli.common import PATH, RUN, TRUST, attack_component, check_device, console, echo
+from atmc_search.errors import ArtifactError, AtmcError, RunError
+from atmc_search.formatting import number
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from atmc_search.results import Column
+    from atmc_search.tasks import Remeasured
+    from atmc_search.tasks.stored import Stored
 
 _ATTACK = click.option(
     "--attack",
@@ -75,60 +72,78 @@ def verify(
       atmc-search verify runs/digits-quickstart --steps 50 --restarts 2
       atmc-search verify runs/digits-quickstart --attack apgd_t --checks
     """
-    from atmc_search import api
+    from atmc_search.api import runs
+    from atmc_search.report import columns_in
     from atmc_search.results import RunFolder
-    from atmc_search.spec.paths import value_at
-    from atmc_search.tasks.remeasure import MASKING_IMAGES, remeasure
+    from atmc_search.tasks.stored import recorded, stored_artifacts
 
-    trials = _measured(run)
+    trials = runs.load_trials(run)
     check_device(device)
-    component = attack_component(attack, steps, restarts)
-    chosen = _numbered(trials, numbers) if numbers else api.front(trials)
-    folder = RunFolder.open(run)
-    if eps is not None and (norm := value_at(folder.spec().trial, "threat.norm")) in (None, "linf"):
-        check_radius(eps, norm or "linf")
-    measured = remeasure(
-        folder, chosen, split=split, attack=component, eps=eps, checks=checks, device=device, trust=trust
-    )
-    rows = list(measured)
+    options = {"attack": attack_component(attack, steps, restarts), "eps": eps, "checks": checks or None}
+    options = {name: value for name, value in options.items() if value is not None}
+    chosen = _numbered(trials, numbers) if numbers else runs.front(trials)
+    found = []
+    for stored in stored_artifacts(RunFolder.open(run), chosen, trust=trust):
+        with _named(stored.path):
+            again = stored.task.remeasure(
+                stored.artifact,
+                stored.spec,
+                stored.data,
+                split=split,
+                options=options,
+                start=stored.start,
+                device=device,
+                trust=trust,
+            )
+        found.append((stored, again))
     if as_json:
+        rows = []
+        for stored, again in found:
+            names = ["size_bytes", *(figure.name for figure in again.figures)]
+            before = {f"recorded_{name}": recorded(stored, name) for name in names if stored.row.get(name) is not None}
+            rows.append({"trial": stored.row["trial"], **again.row, **before})
         echo(json.dumps(rows, indent=1))
         return
+    _print_measured(found, columns_in(trials.attrs), split)
+
+
+def _print_measured(found: Sequence[tuple[Stored, Remeasured]], columns: Sequence[Column], split: str) -> None:
+    """A line an artifact: what was measured, with intervals, beside what the sweep recorded; then how, and warnings."""
+    from atmc_search.report.labels import column_named, label
+    from atmc_search.tasks.stored import recorded
+
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (
-        "trial",
-        "bytes",
-        "clean",
-        "95 % interval",
-        "robust",
-        "95 % interval",
-        "recorded clean",
-        "recorded robust",
-        *(["masking"] if checks else []),
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            str(row["trial"]),
-            f"{row['size_bytes']:,}",
-            f"{row['clean_accuracy']:.4f}",
-            "{:.3f} to {:.3f}".format(*row["clean_interval"]),
-            f"{row['robust_accuracy']:.4f}",
-            "{:.3f} to {:.3f}".format(*row["robust_interval"]),
-            f"{row['recorded_clean_accuracy']:.4f}",
-            f"{row['recorded_robust_accuracy']:.4f}",
-            *([row["masking_flags"] or "none"] if checks else []),
-        )
+    names = [figure.name for figure in found[0][1].figures] if found else []
+    checked = any(again.warnings for _, again in found)
+    words = {name: label(column_named(name, columns)) for name in names}
+    headings = ["trial", "bytes"]
+    for name in names:
+        headings += [words[name], "95 % interval"]
+    headings += [f"recorded {words[name]}" for name in names] + (["warnings"] if checked else [])
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for stored, again in found:
+        cells = [str(stored.row["trial"]), f"{len(stored.artifact):,}"]
+        for figure in again.figures:
+            ends = "" if figure.low is None or figure.high is None else f"{figure.low:.3f} to {figure.high:.3f}"
+            cells += [_exact(figure.value), ends]
+        cells += [_exact(recorded(stored, name)) for name in names]
+        table.add_row(*cells, *([",".join(again.warnings) or "none"] if checked else []))
     console().print(table)
-    if rows:
-        echo(f"n = {rows[0]['images']} {split} images; {attacks_of(rows)}; recorded: by the sweep, on validation")
-    if checks and rows:
-        echo(f"masking: checked on {min(rows[0]['images'], MASKING_IMAGES)} images")
-        if not all(row["transfer_checked"] for row in rows):
-            echo("the run holds no dense start of theirs, so images were not transferred from it")
-    for row in rows:
-        for flag, sentence in row.get("masking_findings", {}).items():
-            echo(f"trial {row['trial']} fails {flag}: {sentence}")
+    if found:
+        (_, first), ways = found[0], {again.conditions for _, again in found}
+        way = "each trial under its own conditions" if len(ways) > 1 else first.conditions
+        count, of = first.samples
+        echo("; ".join(filter(None, (f"n = {count} {of}", way, "recorded: by the sweep, on validation"))))
+        for note in dict.fromkeys(note for _, again in found for note in again.notes):
+            echo(note)
+    for stored, again in found:
+        for name, sentence in again.warnings.items():
+            echo(f"trial {stored.row['trial']} fails {name}: {sentence}")
+
+
+def _exact(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}" if abs(value) < 10 else number(value, 6)
 
 
 @click.command()
@@ -175,34 +190,40 @@ def curves(
       atmc-search curves runs/digits-quickstart --trial 3 --eps 0,0.1,0.5 \\
           --steps 10,100 --out curves.svg
     """
-    from atmc_search import api
-    from atmc_search.report import curve_data, draw_curves
+    from atmc_search.api import runs
+    from atmc_search.report import curve_data
+    from atmc_search.report.curves import spread
+    from atmc_search.report.figures import draw_curves
     from atmc_search.results import RunFolder
-    from atmc_search.tasks.remeasure import recurve, spread
+    from atmc_search.tasks.stored import stored_artifacts
 
-    trials = _measured(run)
+    trials = runs.load_trials(run)
     check_device(device)
     picture = out or (None if as_json else run / "curves.png")
     if picture is not None and picture.suffix not in (".png", ".svg"):  # said before the measuring, not after
         raise AtmcError(f"--out {picture}: must end in .png or .svg; rename it")
     if picture is not None and not picture.parent.is_dir():
         raise AtmcError(f"--out {picture}: cannot be written (no such folder); choose another place")
-    chosen = _numbered(trials, numbers) if numbers else spread(api.front(trials))
-    folder = RunFolder.open(run)
-    rows = list(
-        recurve(
-            folder,
-            chosen,
-            split=split,
-            eps=None if eps is None else _list_of(float, eps, "--eps", "0,0.05,0.1"),
-            steps=None if steps is None else _list_of(int, steps, "--steps", "1,10,100"),
-            attack=attack_component(attack, None, None),
-            device=device,
-            trust=trust,
-        )
-    )
+    if numbers:
+        chosen = _numbered(trials, numbers)
+    else:
+        chosen = runs.front(trials)
+        chosen = chosen.iloc[spread(len(chosen))]
+    options = {
+        "eps": None if eps is None else _list_of(float, eps, "--eps", "0,0.05,0.1"),
+        "steps": None if steps is None else _list_of(int, steps, "--steps", "1,10,100"),
+        "attack": attack_component(attack, None, None),
+    }
+    options = {name: value for name, value in options.items() if value is not None}
+    rows = []
+    for stored in stored_artifacts(RunFolder.open(run), chosen, trust=trust):
+        with _named(stored.path):
+            found = stored.task.curves(
+                stored.artifact, stored.spec, stored.data, split=split, options=options, device=device, trust=trust
+            )
+        rows.append({"trial": stored.row["trial"], **found})
     if rows and picture is not None:
-        draw_curves(curve_data(rows, title=folder.spec().name, split=split), picture)
+        draw_curves(curve_data(rows, title=str(trials.attrs["name"]), split=split), picture)
     if as_json:
         echo(json.dumps(rows, indent=1))
         return
@@ -211,19 +232,17 @@ def curves(
     if not rows:
         echo("the front is empty: no trial was measured within the constraints")
         return
-    echo(f"robust accuracy and 95 % interval; n = {rows[0]['images']} {split} images; {attacks_of(rows)}")
+    echo(f"robust accuracy and 95 % interval; n = {rows[0]['images']} {split} images")
     echo(f"wrote {picture}")
 
 
-def _measured(run: Path) -> pd.DataFrame:
-    """The trials of a run whose task measures what `verify` and `curves` measure again."""
-    from atmc_search import api
-
-    trials = api.load_trials(run)
-    absent = [name for name in ("size_bytes", "clean_accuracy", "robust_accuracy") if name not in trials]
-    if absent:
-        raise AtmcError(f"{run}: its task measures no {absent[0]}, so there is nothing to repeat; name a run of atmc")
-    return trials
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Puts what an artifact is called before what is wrong with it."""
+    try:
+        yield
+    except (ArtifactError, RunError) as error:
+        raise type(error)(f"{path}: {error}") from None
 
 
 def _numbered(trials: pd.DataFrame, numbers: tuple[int, ...]) -> pd.DataFrame:

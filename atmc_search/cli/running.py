@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from atmc_search.cli.common import PATH, draw, echo, print_front, size_text
+from atmc_search.cli.common import PATH, draw, echo, print_front
 from atmc_search.errors import AtmcError, SpecError
+from atmc_search.formatting import number, size
 
 if TYPE_CHECKING:
     from atmc_search.results import RunFolder
@@ -30,8 +31,17 @@ if TYPE_CHECKING:
     "--address", default="local", show_default=True, help="Ray cluster to use; 'auto' for the one running here."
 )
 @click.option("--cpus", type=click.IntRange(min=1), help="Cores to use when Ray is started here.  [default: all]")
+@click.option("--retry-failed", is_flag=True, help="Run trials that failed in earlier runs again.")
 @click.option("--check", is_flag=True, help="Only check the spec, load its data and print the search space.")
-def run(spec: Path, overrides: tuple[str, ...], runs: Path, address: str, cpus: int | None, check: bool) -> None:
+def run(
+    spec: Path,
+    overrides: tuple[str, ...],
+    runs: Path,
+    address: str,
+    cpus: int | None,
+    retry_failed: bool,
+    check: bool,
+) -> None:
     """Run the study in SPEC, or what is left of it.
 
     Results land in runs/<study>/ as they arrive: reports/, trials.parquet, front.parquet, artifacts/, front.png.
@@ -42,8 +52,8 @@ def run(spec: Path, overrides: tuple[str, ...], runs: Path, address: str, cpus: 
     \b
       atmc-search run SPEC --set search.trials=200
     """
+    from atmc_search.api.runs import load_study
     from atmc_search.search import prepare, run_study
-    from atmc_search.spec import load_study
 
     study = load_study(spec, _overrides(overrides))
     if check:
@@ -51,7 +61,9 @@ def run(spec: Path, overrides: tuple[str, ...], runs: Path, address: str, cpus: 
         return
     again = "go on by the same command: " + shlex.join(["atmc-search", *sys.argv[1:]])
     try:
-        result = run_study(study, runs=runs, address=address, cpus=cpus, console=Console(stderr=True))
+        result = run_study(
+            study, runs=runs, address=address, cpus=cpus, retry_failed=retry_failed, console=Console(stderr=True)
+        )
     except KeyboardInterrupt:  # while data was loaded or reports read; in a sweep it is a stop in order
         echo(again)
         raise
@@ -81,8 +93,8 @@ def trial(spec: Path, overrides: tuple[str, ...], out: Path | None, device: str,
       atmc-search trial search_spaces/digits_quickstart.yaml \\
           --set trial.compress.bits=4 --set trial.compress.keep=0.05
     """
+    from atmc_search.api.runs import load_study
     from atmc_search.results import write_whole
-    from atmc_search.spec import load_study
     from atmc_search.tasks.single import run_trial
 
     study = load_study(spec, _overrides(overrides))
@@ -103,8 +115,8 @@ def trial(spec: Path, overrides: tuple[str, ...], out: Path | None, device: str,
         echo(json.dumps(metrics, default=str))
     else:
         for name, value in metrics.items():
-            shown = f"{value:.6g}" if isinstance(value, float) else value if value != "" else "none"
-            echo(f"{name:28} {shown}")
+            text = value if isinstance(value, str | bool) else number(value, 6, missing="none")
+            echo(f"{name:28} {text if text != '' else 'none'}")
     tell(f"artifact: {path} ({len(artifact):,} bytes)")
 
 
@@ -133,13 +145,13 @@ def _print_result(result: StudyResult) -> None:
 
 
 def _print_run(path: Path) -> None:
-    from atmc_search import api
+    from atmc_search.api.runs import load_trials
 
-    rows = api.front(api.load_trials(path))
-    print_front(path, rows)
+    trials = load_trials(path)
+    rows = print_front(trials)
     picture = ""
     try:
-        picture = f", {draw(path, path / 'front.png').name}" if len(rows) else ""
+        picture = f", {draw(trials, path / 'front.png').name}" if len(rows) else ""
     except AtmcError as error:  # the study is what counts
         echo(f"no picture: {error}")
     echo(f"\n{path}/: trials.parquet, front.parquet{picture}, reports/, artifacts/, spec.yaml")
@@ -150,9 +162,9 @@ def _print_disk(folder: RunFolder) -> None:
     if freed.files:
         echo(
             f"storage.keep_artifacts front: {freed.files} artifacts that no front needs removed, "
-            f"{size_text(freed.size_bytes)} freed"
+            f"{size(freed.size_bytes)} freed"
         )
-    parts = (f"{name} {size_text(use.size_bytes)} ({use.files} files)" for name, use in folder.disk_use().items())
+    parts = (f"{name} {size(use.size_bytes)} ({use.files} files)" for name, use in folder.disk_use().items())
     echo("on disk: " + ", ".join(parts))
 
 
@@ -161,11 +173,10 @@ def _print_space(prepared: Any) -> None:
     echo(
         f"{spec.name}: {spec.search.trials} trials, sampler {spec.search.sampler.name}, fingerprint {spec.fingerprint}"
     )
-    for data, splits in prepared.data.items():
-        sizes = (len(splits.train.labels), len(splits.validation.labels), len(splits.test.labels))
-        echo(f"data {data.name}: {sizes[0]:,} training, {sizes[1]:,} validation, {sizes[2]:,} test images")
-    for path in spec.space:
+    for line in prepared.described:
+        echo(line)
+    for path in prepared.trials.distributions:
         echo(f"{path:32} {prepared.column(path).meaning.removeprefix('sampled from ')}")
-    for name, method in spec.methods.items():
-        echo(f"method {name}: {method.says}")
+    for name, says in prepared.trials.presets.items():
+        echo(f"{prepared.trials.task.deciding[0].rpartition('.')[2]} {name}: {says}")
     echo("objectives " + ", ".join(f"{name} ({direction})" for name, direction in spec.objectives.items()))

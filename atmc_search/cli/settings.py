@@ -14,31 +14,33 @@ from rich.table import Table
 
 from atmc_search.cli.common import console, echo
 from atmc_search.errors import AtmcError, did_you_mean, shown
+from atmc_search.spec import Component
 
 _COMPONENT = "a name, and that component's settings beside it"
 
 
 @click.command()
 @click.argument("word", required=False)
-def settings(word: str | None) -> None:
+@click.option("--task", "name", default="atmc", show_default=True, metavar="NAME", help="Whose trial section to print.")
+def settings(word: str | None, name: str) -> None:
     """Print every setting of a spec: path, type, default, meaning. With WORD, those that have it in their path.
 
     \b
       atmc-search settings compress
       atmc-search settings pgd
     """
-    from atmc_search.attacks import ATTACKS
-    from atmc_search.methods import METHODS
-    from atmc_search.spec import StudySpec, TrialSpec
-    from atmc_search.training import LOSSES
+    from atmc_search.spec import StudySpec
+    from atmc_search.tasks import task_named
 
+    task = task_named(name)
     rows = [row for row in _rows(StudySpec, "") if row[0] != "trial"]
-    rows += _rows(TrialSpec, "trial.")
-    components = [(f"attack {name}", kind) for name, kind in ATTACKS.items()]
-    for title, kind in [*components, *((f"loss {name}", kind) for name, kind in LOSSES.items())]:
-        own = [(f"{title}: {row[0]}", row[1], row[2], row[3]) for row in _rows(kind, "")]
-        rows += own or [(title, "", "", "no settings")]
-    rows += [(f"method {name}", "", "", method.says) for name, method in METHODS.items()]
+    rows += _rows(task.Spec, "trial.")
+    for kind, parts in task.components.items():
+        for part, model in parts.items():
+            own = [(f"{kind} {part}: {row[0]}", row[1], row[2], row[3]) for row in _rows(model, "")]
+            rows += own or [(f"{kind} {part}", "", "", "no settings")]
+    kind = task.deciding[0].rpartition(".")[2] if task.deciding else ""
+    rows += [(f"{kind} {preset}", "", "", says) for preset, says in task.presets.items()]
     if word is not None and not any(word in row[0] for row in rows):
         words = sorted({part for row in rows for part in re.split(r"[.: ]+", row[0])})
         raise AtmcError(f"{shown(word)}: no setting has that in its path; {did_you_mean(word, words)}")
@@ -58,11 +60,7 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, 
     """Path, type, default and meaning of each field, sections walked into."""
     for name, field in model.model_fields.items():
         section = _section(field.annotation)
-        if section is not None and name not in (
-            "attack",
-            "loss",
-            "model",
-        ):  # components: a name, and settings of its own
+        if section is not None and not issubclass(section, Component):
             yield from _rows(section, f"{prefix}{name}.")
         else:
             yield (

@@ -11,21 +11,31 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from atmc_search.data import cifar, digits, fashion_mnist, image_folder, mnist, svhn
 from atmc_search.data.augment import augment
 from atmc_search.data.batches import DeviceData
+from atmc_search.data.spec import AugmentSpec, DataSpec
 from atmc_search.data.splits import ImageSet, RawData, Splits, split
 from atmc_search.errors import AtmcError, DataError, SpecError, shown
 from atmc_search.registry import resolve
 
-if TYPE_CHECKING:
-    from atmc_search.spec import DataSpec
-
-__all__ = ["DATASETS", "DeviceData", "ImageSet", "Loader", "RawData", "Splits", "augment", "load_splits", "split"]
+__all__ = [
+    "DATASETS",
+    "AugmentSpec",
+    "DataSpec",
+    "DeviceData",
+    "ImageSet",
+    "Loader",
+    "RawData",
+    "Splits",
+    "augment",
+    "load_splits",
+    "split",
+]
 
 Loader = Callable[..., RawData]
 

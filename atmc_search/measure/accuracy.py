@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from atmc_search.attacks import Attack, perturb
+from atmc_search.attacks import Attack, ThreatModel, perturb
 from atmc_search.data import DeviceData
 from atmc_search.measure.intervals import wilson_interval
-from atmc_search.spec import ThreatModel
 from atmc_search.training import seeded
 
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from atmc_search.attacks import Attack
+from atmc_search.attacks import Attack, ThreatModel
 from atmc_search.data import DeviceData
 from atmc_search.measure.accuracy import Accuracy, clean_correct, robust_correct
 from atmc_search.measure.settings import at_radius, with_steps
 from atmc_search.registry import validated
-from atmc_search.spec import ThreatModel
 
 
 @dataclass(frozen=True)

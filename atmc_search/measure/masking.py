@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from atmc_search.attacks import Attack, perturb
+from atmc_search.attacks import Attack, ThreatModel, perturb
 from atmc_search.data import DeviceData, ImageSet
 from atmc_search.measure.accuracy import Accuracy, clean_correct, robust_correct
 from atmc_search.measure.settings import at_radius, steps_of, with_steps
-from atmc_search.spec import ThreatModel
 from atmc_search.training import seeded
 
 MAY_SURVIVE = 0.05

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from atmc_search.attacks import Attack
+from atmc_search.attacks import Attack, ThreatModel
 from atmc_search.errors import AtmcError
 from atmc_search.registry import validated
-from atmc_search.spec import ThreatModel
 
 
 def steps_of(attack: Attack) -> int | None:

@@ -1,14 +1,15 @@
-"""What people look at: the front as a figure and as a table, robustness curves. The only home of plotting.
+"""What people look at: the front as a table and as a figure, robustness curves.
 
-A new figure is two functions: one that turns a table of trials into a frozen dataclass (tested without drawing), and
-one that draws that dataclass and decides nothing. They share a new file, or have one each where that would be long.
+A new figure is two modules: one here that turns a table of trials into a frozen dataclass (tested without drawing), and
+one in `figures`, the only home of plotting, that draws that dataclass and decides nothing. Nothing outside `figures`
+imports matplotlib.
 """
 
 from __future__ import annotations
 
-from atmc_search.report.curve_figure import CurveData, curve_data, draw_curves
+from atmc_search.report.curves import CurveData, curve_data
 from atmc_search.report.front import Baseline, FrontData, Panel, Point, front_data
-from atmc_search.report.front_figure import draw_front
+from atmc_search.report.labels import column_named, columns_in
 from atmc_search.report.table import front_records, front_table
 
 __all__ = [
@@ -17,9 +18,9 @@ __all__ = [
     "FrontData",
     "Panel",
     "Point",
+    "column_named",
+    "columns_in",
     "curve_data",
-    "draw_curves",
-    "draw_front",
     "front_data",
     "front_records",
     "front_table",

@@ -1,6 +1,6 @@
 """What there is to see of a study's front: every other objective against the first minimised one (size, as a rule).
 
-`front_data` decides everything that can be right or wrong; `front_figure` only draws it. To show something new, add it
+`front_data` decides everything that can be right or wrong; `figures.front` only draws it. To show something new, add it
 here first.
 """
 
@@ -15,9 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from atmc_search.methods import METHODS
-from atmc_search.report.format import column_named
-from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, Column, front_of
+from atmc_search.report.labels import column_named, columns_in
+from atmc_search.results import STUDY_COLUMNS, Column, front_of
 from atmc_search.results.derive import MEASURED, feasible, minimised
 from atmc_search.spec import BoundSpec
 
@@ -53,14 +52,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The dense start that trials are compared with.
+    """What trials are compared with, such as the dense model that they start from.
 
     Attributes:
-        y: its value of the panel's metric; the best one, where trials had different dense starts.
+        name: what it is called.
+        y: its value of the panel's metric; the best one, where trials had different ones.
         x: its value of the shared metric, None where none was recorded.
-        starts: how many different values of y the trials' dense starts have.
+        starts: how many different values of y there are.
     """
 
+    name: str
     y: float
     x: float | None
     starts: int
@@ -76,7 +77,7 @@ class Panel:
         points: measured trials with finite values, by x.
         staircase: (x, y) corners of the attainment line: y is the best value reachable at x or better. From one corner
             the line keeps its y up to the next corner's x. Over feasible trials only.
-        dense: the dense start, None where none was recorded.
+        dense: what trials are compared with, None where nothing was recorded.
     """
 
     column: Column
@@ -97,9 +98,11 @@ class FrontData:
         panels: one for each other objective.
         trials: measured trials.
         front: how many of them are on the front.
-        images: n of the accuracies, None where it was not recorded or differs between trials.
+        samples: how many samples the metrics were measured on, such as "287 images"; "" where that was not recorded or
+            differs between trials.
         by: the column by whose values points are told apart, "" where there is none, or all points share a value.
-        groups: these values: methods in the order of `METHODS`, all others by name, `NOT_SET` last.
+        groups: these values: in the order of that column, all others by name, `NOT_SET` last.
+        order: all values that the column can have, in order.
         group_counts: for each group, how many of its trials are on the front and how many were measured.
     """
 
@@ -109,9 +112,10 @@ class FrontData:
     panels: tuple[Panel, ...]
     trials: int
     front: int
-    images: int | None
+    samples: str
     by: str = ""
     groups: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
     group_counts: tuple[tuple[int, int], ...] = ()
 
 
@@ -120,8 +124,8 @@ def front_data(
     objectives: Mapping[str, str],
     constraints: Mapping[str, BoundSpec] | None = None,
     *,
-    columns: Sequence[Column] = ATMC_COLUMNS,
-    by: str = "trial.method",
+    columns: Sequence[Column] | None = None,
+    by: str | None = None,
 ) -> FrontData:
     """What there is to see of a study's front.
 
@@ -132,13 +136,17 @@ def front_data(
         trials: one row a trial (`RunFolder.read_trials`); `attrs["name"]` becomes the title.
         objectives: metric to "min" or "max", at least one.
         constraints: bounds that a trial must keep to count.
-        columns: where the metrics are declared; others are drawn as plain numbers.
-        by: a categorical column by which points are told apart, where there is one with different values.
+        columns: that describe the metrics; default: those in `trials.attrs`. Others are drawn as plain numbers.
+        by: a column by which points are told apart, where it has different values; default: the first that has an
+            order.
 
     Raises:
         RunError: an objective is no column.
     """
     assert objectives, "a study has at least one objective"
+    columns = (*(columns_in(trials.attrs) if columns is None else columns), *STUDY_COLUMNS)
+    if by is None:
+        by = next((column.name for column in columns if column.order), "")
     if len(objectives) == 1:
         x_name, x_direction = "trial", "min"
     else:
@@ -155,7 +163,8 @@ def front_data(
     counts = within & (np.isfinite(minimised(measured, objectives)).all(axis=1) if len(measured) else within)
     x = _numbers(measured, x_name)
     member = _members(measured, by)
-    groups = _ordered(member)
+    order = column_named(by, columns).order
+    groups = _ordered(member, order)
     panels = []
     for name, direction in objectives.items():
         if name == x_name:
@@ -163,25 +172,24 @@ def front_data(
         staircase = _staircase(x[counts], _numbers(measured, name)[counts], x_direction, direction)
         panels.append(
             Panel(
-                column=column_named(name, (*columns, *STUDY_COLUMNS)),
+                column=column_named(name, columns),
                 direction=direction,
                 points=_points(measured, x, name, standings, staircase, member),
                 staircase=staircase,
-                dense=_baseline(measured, x_name, name, direction),
+                dense=_baseline(measured, column_named(x_name, columns), column_named(name, columns), direction),
             )
         )
-    images = _numbers(measured, "validation_images")
-    distinct = {int(n) for n in images[np.isfinite(images)]}
     return FrontData(
         title=str(trials.attrs.get("name", "")),
-        x=column_named(x_name, (*columns, *STUDY_COLUMNS)),
+        x=column_named(x_name, columns),
         x_direction=x_direction,
         panels=tuple(panels),
         trials=len(measured),
         front=len(front),
-        images=distinct.pop() if len(distinct) == 1 else None,
+        samples=_samples(measured, [panel.column for panel in panels], columns),
         by=by if groups else "",
         groups=groups,
+        order=order if groups else (),
         group_counts=tuple((np.array(member)[on_front].tolist().count(name), member.count(name)) for name in groups),
     )
 
@@ -194,8 +202,16 @@ def _members(trials: pd.DataFrame, by: str) -> list[str | None]:
     return list(names) if len(set(names)) > 1 else [None] * len(trials)
 
 
-def _ordered(member: Sequence[str | None]) -> tuple[str, ...]:
-    places = {name: place for place, name in enumerate(METHODS)}
+def _samples(trials: pd.DataFrame, metrics: Sequence[Column], columns: Sequence[Column]) -> str:
+    """How many samples the metrics of a figure were measured on, where all trials say the same."""
+    counted = next((column.samples for column in metrics if column.samples), "")
+    numbers = _numbers(trials, counted)
+    distinct = {int(n) for n in numbers[np.isfinite(numbers)]}
+    return f"{distinct.pop():,} {column_named(counted, columns).unit}" if len(distinct) == 1 else ""
+
+
+def _ordered(member: Sequence[str | None], order: Sequence[str]) -> tuple[str, ...]:
+    places = {name: place for place, name in enumerate(order)}
     names = {name for name in member if name is not None}
     return tuple(sorted(names, key=lambda name: (name == NOT_SET, places.get(name, len(places)), name)))
 
@@ -203,7 +219,7 @@ def _ordered(member: Sequence[str | None]) -> tuple[str, ...]:
 def _numbers(frame: pd.DataFrame, name: str) -> NDArray[np.float64]:
     if name not in frame.columns:
         return np.full(len(frame), np.nan)
-    return frame[name].to_numpy(dtype=float, na_value=np.nan)
+    return pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)  # whoever wrote it
 
 
 def _points(
@@ -251,10 +267,12 @@ def _staircase(
     return tuple(corners)
 
 
-def _baseline(trials: pd.DataFrame, x_name: str, name: str, direction: str) -> Baseline | None:
-    y = _numbers(trials, f"dense_{name}")
+def _baseline(trials: pd.DataFrame, shared: Column, metric: Column, direction: str) -> Baseline | None:
+    y = _numbers(trials, metric.baseline)
     if not np.isfinite(y).any():
         return None
     best = int(np.nanargmin(y) if direction == "min" else np.nanargmax(y))
-    x = _numbers(trials, f"dense_{x_name}")[best]
-    return Baseline(y=float(y[best]), x=_or_none(x), starts=len(np.unique(y[np.isfinite(y)])))
+    x = _numbers(trials, shared.baseline)[best]
+    return Baseline(
+        name=metric.baseline_name or "start", y=float(y[best]), x=_or_none(x), starts=len(np.unique(y[np.isfinite(y)]))
+    )

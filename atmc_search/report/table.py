@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from atmc_search.errors import printable
-from atmc_search.report.format import column_named, significant, value_text
-from atmc_search.results import ATMC_COLUMNS, Column
+from atmc_search.formatting import number, share, with_unit
+from atmc_search.report.labels import column_named, columns_in
+from atmc_search.results import Column
 
 _ARROWS = {"min": "↓", "max": "↑"}
 _NONE = "–"
@@ -26,9 +27,9 @@ def front_table(
     objectives: Mapping[str, str],
     params: Sequence[str],
     *,
-    columns: Sequence[Column] = ATMC_COLUMNS,
+    columns: Sequence[Column] | None = None,
 ) -> Table:
-    """One row a trial: number, objectives, how much smaller than the dense model, parameters that tell rows apart.
+    """One row a trial: number, objectives, how much smaller than the start, parameters that tell rows apart.
 
     Args:
         front: rows as `front_of` gives them; any other table of trials does too.
@@ -37,10 +38,11 @@ def front_table(
         params: dotted paths of the study's distributions. Shown are those with different values in these rows, all of
             them for a single row. The heading is the last part of the path, with the part before it on a line above
             where several paths end alike.
-        columns: where the metrics are declared; others are written as plain numbers.
+        columns: that describe the metrics; default: those in `front.attrs`. Others are written as plain numbers.
 
-    Where trials fail checks against gradient masking, a last column names the checks.
+    Where a column of warnings says something (`Column.warning`), it is a last column.
     """
+    columns = columns_in(front.attrs) if columns is None else columns
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
     table.add_column("trial", justify="right", no_wrap=True)
     cells = [[Text(str(number), style="bold") for number in front["trial"]] if len(front) else []]
@@ -49,20 +51,22 @@ def front_table(
         heading = "\n".join(printable(name).rsplit("_", 1)).replace("_", " ")
         table.add_column(Text(f"{heading} {_ARROWS[direction]}"), justify="right", no_wrap=True)
         cells.append(_metric_cells(front, column_named(name, columns)))
-    if {"size_bytes", "dense_size_bytes"} <= set(front.columns):
+    size = next((column for column in columns if column.unit == "bytes" and column.baseline), None)
+    if size is not None and {size.name, size.baseline} <= set(front.columns):
         table.add_column("times\nsmaller", justify="right", no_wrap=True)
-        ratios = _numbers(front, "dense_size_bytes") / _numbers(front, "size_bytes")
-        cells.append([_cell(f"{significant(ratio)}×" if math.isfinite(ratio) else _NONE) for ratio in ratios])
+        ratios = _numbers(front, size.baseline) / _numbers(front, size.name)
+        cells.append([_cell(f"{number(ratio, 3)}×" if math.isfinite(ratio) else _NONE) for ratio in ratios])
     headings = _headings(params)
     for name in params:
         if name in front.columns and (len(front) == 1 or front[name].nunique(dropna=False) > 1):
             numeric = pd.api.types.is_numeric_dtype(front[name]) and not pd.api.types.is_bool_dtype(front[name])
             table.add_column(Text(headings[name]), justify="right" if numeric else "left", no_wrap=True)
             cells.append([_cell(_parameter_text(value)) for value in front[name]])
-    flags = front.get("masking_flags", pd.Series(dtype=object)).fillna("")
-    if (flags != "").any():
-        table.add_column("fails\nmasking checks", no_wrap=True)
-        cells.append([_cell(text or _NONE) for text in flags])
+    for column in columns:
+        texts = [text if isinstance(text, str) else "" for text in front.get(column.name, ())] if column.warning else []
+        if any(texts):
+            table.add_column(_cell((column.heading or column.name).replace(" ", "\n", 1)), no_wrap=True)
+            cells.append([_cell(text or _NONE) for text in texts])
     for row in zip(*cells, strict=True):
         table.add_row(*row)
     return table
@@ -95,7 +99,7 @@ def _plain(value: Any) -> Any:
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> Any:
-    return frame[name].to_numpy(dtype=float, na_value=np.nan)
+    return pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)  # whoever wrote it
 
 
 def _cell(words: str) -> Text:
@@ -119,12 +123,12 @@ def _metric_text(value: float, half: float, column: Column) -> str:
     if column.unit == "bytes":
         return f"{value:,.0f}"
     if column.unit == "share":
-        return f"{100 * value:.1f} %" + (f" ± {100 * half:.1f}" if math.isfinite(half) else "")
-    return value_text(value, column) + (f" ± {significant(half, 2)}" if math.isfinite(half) else "")
+        return share(value) + (f" ± {100 * half:.1f}" if math.isfinite(half) else "")
+    return with_unit(value, column.unit) + (f" ± {number(half, 2)}" if math.isfinite(half) else "")
 
 
 def _parameter_text(value: Any) -> str:
     value = _plain(value)
     if value is None:
         return _NONE
-    return significant(value) if isinstance(value, float) else str(value)
+    return number(value, 3) if isinstance(value, float) else str(value)

@@ -2,20 +2,20 @@
 
 from atmc_search.results.atomic import write_atomic, write_whole
 from atmc_search.results.columns import (
-    ATMC_COLUMNS,
     STUDY_COLUMNS,
     Column,
-    parameter_columns,
+    columns_of,
     schema_of,
 )
 from atmc_search.results.derive import front_of, trials_of
+from atmc_search.results.parameters import parameter_columns
 from atmc_search.results.store import RunFolder
 
 __all__ = [
-    "ATMC_COLUMNS",
     "STUDY_COLUMNS",
     "Column",
     "RunFolder",
+    "columns_of",
     "front_of",
     "parameter_columns",
     "schema_of",

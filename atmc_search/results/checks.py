@@ -7,7 +7,7 @@ stay in the folder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from optuna.distributions import BaseDistribution
 
 from atmc_search.errors import RunError, shown
-from atmc_search.results.columns import ATMC_COLUMNS, STUDY_COLUMNS, parameter_columns
+from atmc_search.results.columns import STUDY_COLUMNS
+from atmc_search.results.parameters import parameter_columns
 
 _MOST_ROWS = 1 << 20  # a report has one; few bytes of Parquet can stand for billions
 _MOST_COLUMNS = 1 << 12
@@ -33,7 +34,7 @@ _KINDS = {
 
 
 def read_reports(data: bytes) -> pa.Table:
-    """A file's reports, of which every declared column is of its type.
+    """A file's reports, of which every column that all studies have is of its type.
 
     Raises:
         ValueError: not Parquet, or no reports; says why.
@@ -65,23 +66,29 @@ def read_reports(data: bytes) -> pa.Table:
 
 
 def _check_type(field: pa.Field) -> None:
-    declared = next((column.kind for column in (*STUDY_COLUMNS, *ATMC_COLUMNS) if column.name == field.name), None)
+    # A task's own columns are as the task declared them, which only its study knows.
+    declared = next((column.kind for column in STUDY_COLUMNS if column.name == field.name), None)
     allowed = [_KINDS[declared]] if declared else list(_KINDS.values())
     if not pa.types.is_null(field.type) and not any(fits(field.type) for fits in allowed):
         raise ValueError(f"its column {shown(field.name)} is {field.type}, not {declared or 'a plain value'}")
 
 
-def check_values(table: pa.Table, space: Mapping[str, BaseDistribution]) -> None:
+def check_values(table: pa.Table, space: Mapping[str, BaseDistribution], ranked: Iterable[str] = ()) -> None:
     """Passes if no report says what no trial of this study can.
 
     Args:
         table: one row a report.
         space: the study's distributions by dotted path; values that a trial did not use are missing.
+        ranked: metrics by which the study ranks trials, which are numbers.
 
     Raises:
-        ValueError: a trial below 0, a value outside its distribution, or the path of an artifact that leads out of the
-            folder; says which.
+        ValueError: a trial below 0, a value outside its distribution, a metric that is no number, or the path of an
+            artifact that leads out of the folder; says which.
     """
+    for name in ranked:
+        kind = table.schema.field(name).type if name in table.column_names else pa.null()
+        if not pa.types.is_null(kind) and not _KINDS["float64"](kind):
+            raise ValueError(f"its column {shown(name)} is {kind}, not a number")
     if (pc.min(table["trial"]).as_py() or 0) < 0:
         raise ValueError("its trial is no number from 0")
     for name in _distinct(table, "artifact"):
@@ -100,15 +107,23 @@ def _distinct(table: pa.Table, name: str) -> list[Any]:
     return pc.unique(table[name].drop_null()).to_pylist() if name in table.column_names else []
 
 
-def require_columns(reports: pd.DataFrame, space: Mapping[str, BaseDistribution], where: Path) -> None:
-    """Passes if the reports have a column for every distribution of the study, or there are none.
+def require_columns(
+    reports: pd.DataFrame, space: Mapping[str, BaseDistribution], where: Path, *, some: bool = False
+) -> None:
+    """Passes if the reports have a column for every distribution of the study, or there are no reports.
+
+    Args:
+        reports: one row a report.
+        space: the study's distributions by dotted path.
+        where: the folder, to be named.
+        some: whether one such column is enough: without its task, nobody knows which distributions a study uses.
 
     Raises:
         RunError: they lack one.
     """
-    for path in space if len(reports) else ():
-        if path not in reports:
-            raise RunError(f"{where}: the reports have no column {path!r}, so they are another study's; {_REMEDY}")
+    absent = [path for path in space if path not in reports] if len(reports) else []
+    if absent and not (some and len(absent) < len(space)):
+        raise RunError(f"{where}: the reports have no column {absent[0]!r}, so they are another study's; {_REMEDY}")
 
 
 def _contains(distribution: BaseDistribution, value: object) -> bool:

@@ -1,7 +1,8 @@
 """The version of what lies in a run folder: older ones are opened, newer ones refused before anything is touched.
 
-Formats, in `study.json` as {"format": 1, "atmc_search": "0.2.0", "trials": {"": {...}}}, the last
-a trial of each method as the study was last run, with all defaults written out:
+Formats, in `study.json` as {"format": 1, "atmc_search": "0.2.0", "trials": {"": {...}}, "inputs": {"net.pt": "9f…"}}:
+`trials` is a trial of each preset of the task as the study was last run, with all defaults written out; `inputs` are
+the SHA-256 of files that its trials start from.
     0   before that file was written: a file a report, no report numbers in their rows
     1   reports with numbers, and files of many reports beside those of one
 
@@ -49,21 +50,43 @@ def check_format(path: Path) -> bool:
     return True
 
 
-def format_bytes(filled: Mapping[str, Any]) -> bytes:
+def format_bytes(defaults: Mapping[str, Any], inputs: Mapping[str, str]) -> bytes:
     """What `study.json` is to hold.
 
     Args:
-        filled: `StudySpec.filled`.
+        defaults: `TrialSpace.defaults`.
+        inputs: SHA-256 of files that results depend on, by the name that the spec has for them.
     """
-    return json.dumps({"format": FORMAT, "atmc_search": __version__, "trials": filled}).encode()
+    document = {"format": FORMAT, "atmc_search": __version__, "trials": dict(defaults)}
+    return json.dumps(document | ({"inputs": dict(inputs)} if inputs else {})).encode()
 
 
-def check_defaults(path: Path, filled: Mapping[str, Any]) -> bool:
+def check_inputs(path: Path, inputs: Mapping[str, str]) -> None:
+    """Passes if the files that results depend on are those that the study ran with.
+
+    Args:
+        path: of its `study.json`, which `check_format` found sound.
+        inputs: as they are now.
+
+    Raises:
+        RunError: one is another file.
+    """
+    document = json.loads(path.read_bytes()) if path.is_file() else {}
+    before = document.get("inputs")
+    for name, digest in before.items() if isinstance(before, dict) else ():
+        if name in inputs and inputs[name] != digest:
+            raise RunError(
+                f"{name}: is not the file that {path.parent} ran with (its SHA-256 begins {inputs[name][:12]}, that "
+                f"one's {str(digest)[:12]}); restore it, or give the spec another name"
+            )
+
+
+def check_defaults(path: Path, defaults: Mapping[str, Any]) -> bool:
     """That where a study's spec is silent, its trials are still what they were; settings that came since are left out.
 
     Args:
         path: of its `study.json`, which `check_format` found sound.
-        filled: `StudySpec.filled` of the spec that is to go on.
+        defaults: `TrialSpace.defaults` of the spec that is to be continued.
 
     Returns:
         whether that could be told; False: the file is not there, or does not say.
@@ -75,7 +98,7 @@ def check_defaults(path: Path, filled: Mapping[str, Any]) -> bool:
     trials = document.get("trials")
     if not isinstance(trials, dict):
         return False
-    found = _changed(trials, filled, ())
+    found = _changed(trials, defaults, ())
     if found is not None:
         (_, *setting), was, now = found
         raise RunError(

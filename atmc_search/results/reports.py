@@ -36,7 +36,7 @@ Write = Callable[[Path, bytes], None]
 Check = Callable[[pa.Table], None]
 
 
-class SetAside(Protocol):
+class Quarantine(Protocol):
     """Deals with files that are no reports, by their reasons; `nothing_else`: not one that is."""
 
     def __call__(self, files: Mapping[Path, str], *, nothing_else: bool = False) -> None: ...
@@ -46,9 +46,9 @@ class Reports:
     """The folder `reports/`: appends, reads, compacts."""
 
     def __init__(
-        self, path: Path, *, damaged: Path, write: Write, write_new: Write, check: Check, set_aside: SetAside
+        self, path: Path, *, damaged: Path, write: Write, write_new: Write, check: Check, quarantine: Quarantine
     ) -> None:
-        """`damaged` holds what was set aside before.
+        """`damaged` holds what was quarantined before.
 
         The functions write files, raise ValueError for reports that no trial of the study can have made, and deal with
         files that are no reports.
@@ -58,7 +58,7 @@ class Reports:
         self._write = write
         self._write_new = write_new
         self._check = check
-        self._set_aside = set_aside
+        self._quarantine = quarantine
         self._singles: dict[int, pa.Table] = {}  # those that this object appended and that lie in files of their own
         self._fresh: list[pa.Table] = []  # appended since `latest` was last called
         self._latest: pa.Table | None = None
@@ -80,7 +80,7 @@ class Reports:
             self.compact()
 
     def next_number(self) -> int:
-        """One more than any report has or had, those set aside counted."""
+        """One more than any report has or had, those quarantined counted."""
         found = (_NAME.match(path.name) for folder in (self.path, self._damaged) for path in _entries(folder))
         return 1 + max((int(match[2] or match[1]) for match in found if match), default=-1)
 
@@ -116,7 +116,7 @@ class Reports:
         """
         for path in _entries(self.path):
             if not path.name.startswith(".") and not _NAME.fullmatch(path.name):
-                self._set_aside({path: "no report's name"})
+                self._quarantine({path: "no report's name"})
         many, one = self._sound()
         held = {number for table in many.values() for number in table[NUMBER].to_pylist()}
         self._singles = {}
@@ -151,7 +151,7 @@ class Reports:
         return [*many.values(), *(table for table in one.values() if table[NUMBER][0].as_py() not in taken)]
 
     def _sound(self) -> tuple[dict[Path, pa.Table], dict[Path, pa.Table]]:
-        """What can be read, of many and of one report a file; the rest is handed over to be set aside."""
+        """What can be read, of many and of one report a file; the rest is handed over to be quarantined."""
         tables: dict[Path, pa.Table] = {}
         bad: dict[Path, str] = {}
         for path in sorted(path for path in _entries(self.path) if _NAME.fullmatch(path.name)):
@@ -174,7 +174,7 @@ class Reports:
             tables = {path: table for path, table in tables.items() if path not in foreign}
             bad |= foreign
         if bad:
-            self._set_aside(bad, nothing_else=not tables)
+            self._quarantine(bad, nothing_else=not tables)
         many = {path: table for path, table in tables.items() if "-" in path.name}
         return many, {path: table for path, table in tables.items() if path not in many}
 
@@ -223,10 +223,15 @@ def _numbered(table: pa.Table, number: int) -> pa.Table:
 
 
 def _joined(tables: Sequence[pa.Table]) -> pa.Table | None:
-    """One table of them all, by number; a column that some lack is null there."""
+    """One table of them all, by number; a column that some lack is null there. Newer descriptions of columns count."""
     if not tables:
         return None
-    return pa.concat_tables(tables, promote_options="permissive").sort_by(NUMBER).combine_chunks()
+    joined = pa.concat_tables(tables, promote_options="permissive").sort_by(NUMBER).combine_chunks()
+    described: dict[str, Any] = {}
+    for table in sorted(tables, key=lambda table: table[NUMBER][0].as_py()):
+        described |= {field.name: field.metadata for field in table.schema if field.metadata}
+    fields = [field.with_metadata(described.get(field.name)) for field in joined.schema]
+    return joined.cast(pa.schema(fields))
 
 
 def _odd(tables: Mapping[Path, pa.Table]) -> Iterable[Path]:

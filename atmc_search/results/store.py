@@ -30,14 +30,14 @@ import pandas as pd
 import pyarrow as pa
 
 from atmc_search.errors import RunError, SpecError, StorageError
-from atmc_search.results.aside import DAMAGED, set_aside, warn
 from atmc_search.results.atomic import is_partial, patiently, write_atomic
 from atmc_search.results.checks import check_values, require_columns
-from atmc_search.results.columns import Column, schema_of
+from atmc_search.results.columns import Column, columns_of, schema_of
+from atmc_search.results.damaged import DAMAGED, quarantine, warn
 from atmc_search.results.derive import front_of, trials_of
 from atmc_search.results.frames import table_bytes, to_arrow, to_frame
 from atmc_search.results.keep import OVER, DiskUse, disk_use, on_a_front
-from atmc_search.results.layout import check_defaults, check_format, format_bytes
+from atmc_search.results.layout import check_defaults, check_format, check_inputs, format_bytes
 from atmc_search.results.lock import StudyLock, check_token
 from atmc_search.results.reports import Reports
 from atmc_search.spec import StorageSpec, StudySpec, dump_yaml, load_study
@@ -68,7 +68,7 @@ class RunFolder:
             write=self.write,
             write_new=lambda path, data: self._write(path, data, new=True),
             check=self._check_reports,
-            set_aside=self.set_aside,
+            quarantine=self.quarantine,
         )
 
     @classmethod
@@ -88,8 +88,12 @@ class RunFolder:
         return folder
 
     @contextmanager
-    def held(self, spec: StudySpec) -> Iterator[None]:
-        """The folder as the one driver's of its study: made or gone on with, tidied up, locked until the end.
+    def held(
+        self, spec: StudySpec, defaults: Mapping[str, Any] | None = None, inputs: Mapping[str, str] | None = None
+    ) -> Iterator[None]:
+        """The folder as the one driver's of its study: made or continued, tidied up, locked until the end.
+
+        Args as `create`.
 
         Raises:
             RunError: as `create`, or another driver holds the study.
@@ -103,7 +107,7 @@ class RunFolder:
             raise self._unwritable(error) from None
         self._lock = lock
         try:
-            self.create(spec)
+            self.create(spec, defaults, inputs)
             self._tidy()
             yield
         finally:
@@ -123,23 +127,32 @@ class RunFolder:
         """What a process that helps this driver opens the folder with."""
         return None if self._lock is None else self._lock.token
 
-    def create(self, spec: StudySpec) -> None:
-        """Makes the folder, or goes on with the same study's; `spec` becomes the spec as run.
+    def create(
+        self, spec: StudySpec, defaults: Mapping[str, Any] | None = None, inputs: Mapping[str, str] | None = None
+    ) -> None:
+        """Makes the folder, or continues the same study's; `spec` becomes the spec as run.
+
+        Args:
+            spec: the study.
+            defaults: `TrialSpace.defaults`; None: whatever they were.
+            inputs: SHA-256 of files that results depend on, by name.
 
         Raises:
-            RunError: the folder holds another study, or cannot be written.
+            RunError: the folder holds another study, one with other defaults or inputs, or cannot be written.
         """
         sound = check_format(self.format_path)
         for path, known in ((self.format_path, sound), (self.spec_path, self._known(spec))):
             if not known:
-                self.set_aside({path: "not what it should hold"})
-        if not check_defaults(self.format_path, spec.filled) and any(self.reports.glob("*.parquet")):
+                self.quarantine({path: "not what it should hold"})
+        check_inputs(self.format_path, inputs or {})
+        known = defaults is None or check_defaults(self.format_path, defaults)
+        if not known and any(self.reports.glob("*.parquet")):
             warn(f"{self.path}: does not say which defaults it ran with; new trials take those of this release")
         self._patience_s = spec.storage.patience_s
         try:
             for folder in (self.reports, self.artifacts, self.starts):
                 folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(self.format_path, format_bytes(spec.filled))
+            write_atomic(self.format_path, format_bytes(defaults or {}, inputs or {}))
             write_atomic(self.spec_path, dump_yaml(spec).encode())
         except OSError as error:
             raise self._unwritable(error) from None
@@ -200,6 +213,15 @@ class RunFolder:
         """
         return to_frame(self._patiently_read(self._reports.read))
 
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of the reports, as the files describe them; () where there are no reports.
+
+        Raises:
+            StorageError: they cannot be read for now.
+        """
+        table = self._patiently_read(self._reports.read)
+        return () if table is None else columns_of(table.schema)
+
     def derive(self, spec: StudySpec, columns: Sequence[Column]) -> pd.DataFrame:
         """Brings trials.parquet and front.parquet up to date; returns the trials. Reads the reports only once."""
         return self.write_derived(to_frame(self._patiently_read(self._reports.latest)), spec, columns)
@@ -220,28 +242,30 @@ class RunFolder:
         return trials
 
     def read_trials(self) -> pd.DataFrame:
-        """One row a trial, derived from the reports themselves; `attrs` hold the study's objectives.
+        """One row a trial, derived from the reports themselves; `attrs` hold the study's objectives and its columns.
 
         Raises:
             RunError: there is no report yet.
         """
-        reports = self.read_reports()
-        if reports.empty:
+        table = self._patiently_read(self._reports.read)
+        if table is None:
             raise RunError(f"{self.path}: holds no reports yet; run the study first")
         spec = self.spec()
-        require_columns(reports, spec.space, self.reports)
+        reports = to_frame(table)
+        require_columns(reports, spec.distributions, self.reports, some=True)
         trials = self._without_dropped(trials_of(reports), spec)
         trials.attrs |= {
             "name": spec.name,
             "folder": str(self.path),
             "objectives": dict(spec.objectives),
             "constraints": {name: bound.model_dump() for name, bound in spec.constraints.items()},
+            "columns": {column.name: [column.kind, column.described()] for column in columns_of(table.schema)},
         }
         return trials
 
     def write_artifact(self, trial: int, data: bytes) -> tuple[str, str]:
         """Writes a trial's artifact; returns its path relative to the run folder and its SHA-256."""
-        path = self._artifact(trial)
+        path = self.artifact_path(trial)
         self.write(path, data)
         return path.relative_to(self.path).as_posix(), hashlib.sha256(data).hexdigest()
 
@@ -249,9 +273,9 @@ class RunFolder:
         """Files and bytes by part of the folder, the largest first."""
         return disk_use(self.path)
 
-    def set_aside(self, files: Mapping[Path, str], *, nothing_else: bool = False, move: bool | None = None) -> None:
-        """`aside.set_aside`; by default files move if this process holds the study."""
-        set_aside(self.path, files, nothing_else=nothing_else, move=self._lock is not None if move is None else move)
+    def quarantine(self, files: Mapping[Path, str], *, nothing_else: bool = False, move: bool | None = None) -> None:
+        """`aside.quarantine`; by default files move if this process holds the study."""
+        quarantine(self.path, files, nothing_else=nothing_else, move=self._lock is not None if move is None else move)
 
     def _write(self, path: Path, data: bytes, *, new: bool) -> None:
         def once() -> None:
@@ -280,10 +304,11 @@ class RunFolder:
             ValueError: says why not.
         """
         try:
-            space = self.spec().space
+            spec = self.spec()
         except SpecError:
-            space = {}
-        check_values(table, space)
+            check_values(table, {})
+        else:
+            check_values(table, spec.distributions, [*spec.objectives, *spec.constraints])
 
     def _known(self, spec: StudySpec) -> bool:
         """Whether the folder's spec, if it has one, can be read; else what its reports say decides whose it is.
@@ -311,13 +336,13 @@ class RunFolder:
         return True
 
     def _tidy(self) -> None:
-        """Removes what writers that died left behind, sets aside what cannot be a file of ours."""
+        """Removes what writers that died left behind, moves away what cannot be a file of ours."""
         try:
             for path in [path for path in self.path.rglob(".*") if is_partial(path) and path.parent.name != "lock"]:
                 path.unlink(missing_ok=True)
             for path in [*self.artifacts.iterdir(), *self.starts.iterdir(), *self.path.glob("*.parquet")]:
                 if not path.is_file():
-                    self.set_aside({path: "not a file"})
+                    self.quarantine({path: "not a file"})
         except OSError as error:
             raise self._unwritable(error) from None
         self._patiently_read(self._reports.tidy)
@@ -326,7 +351,8 @@ class RunFolder:
         """Reads reports; only a driver, whose sweep would end, waits for them."""
         return patiently(action, self.reports, self.patience_s if self._lock is not None else 0.0, "read")
 
-    def _artifact(self, trial: int) -> Path:
+    def artifact_path(self, trial: int) -> Path:
+        """Where a trial's artifact lies, or would."""
         return self.artifacts / f"{trial:05d}.atmc"
 
     def _drop_artifacts(self, trials: pd.DataFrame, spec: StudySpec) -> None:
@@ -334,7 +360,7 @@ class RunFolder:
         needless = over & ~on_a_front(trials, spec.objectives, spec.constraints)
         there = {path.name for path in self.artifacts.iterdir()}
         for trial in trials.loc[needless, "trial"]:
-            path = self._artifact(int(trial))  # never by the path in the row, which might point anywhere
+            path = self.artifact_path(int(trial))  # never by the path in the row, which might point anywhere
             if path.name in there:
                 self.freed += DiskUse(1, path.stat().st_size)
                 path.unlink()
@@ -344,7 +370,7 @@ class RunFolder:
         if spec.storage.keep_artifacts == "all" or "artifact" not in trials:
             return trials
         there = {path.name for path in self.artifacts.iterdir()}
-        kept = np.array([self._artifact(int(trial)).name in there for trial in trials["trial"]])
+        kept = np.array([self.artifact_path(int(trial)).name in there for trial in trials["trial"]])
         return trials.assign(artifact=trials["artifact"].where(kept))
 
     def _unwritable(self, error: OSError) -> RunError:

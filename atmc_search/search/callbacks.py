@@ -16,12 +16,12 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from atmc_search.errors import StorageError
 from atmc_search.results import RunFolder
 from atmc_search.search.checkpoints import Checkpoints
-from atmc_search.search.lost import failures, why_lost
 from atmc_search.search.preflight import Prepared
 from atmc_search.search.progress import Progress
 from atmc_search.search.sampler import TRIAL_NUMBER
 from atmc_search.search.scheduler import Rungs
 from atmc_search.search.stopping import StopRequest
+from atmc_search.search.worker_loss import failures, why_lost
 
 _DERIVE_EVERY_S = 5.0
 _LOOK_EVERY_S = 1.0
@@ -36,7 +36,7 @@ class Recorder(Callback):
         folder: RunFolder,
         progress: Progress,
         rungs: Rungs | None,
-        depot: Any,
+        server: Any,
         stop: StopRequest,
         unfinished: Sequence[Mapping[str, Any]],
     ) -> None:
@@ -45,7 +45,7 @@ class Recorder(Callback):
         self._folder = folder
         self._progress = progress
         self._rungs = rungs
-        self._depot = depot
+        self._server = server
         self._stop = stop
         self._checkpoints = Checkpoints(folder.path)
         self._next = folder.next_report()
@@ -118,7 +118,7 @@ class Recorder(Callback):
         if number not in self._started:  # its worker died before it began
             self._begin(number, trial)
         text = failures(trial)
-        self._guarded(lambda: ray.get(self._depot.put_traceback.remote(number, text)))
+        self._guarded(lambda: ray.get(self._server.put_traceback.remote(number, text)))
         reason = self._timed_out.get(number) or f"worker lost: {why_lost(text)}"
         self._write(number, {**self._rows[number], "state": "failed", "reason": reason})
 
@@ -142,9 +142,9 @@ class Recorder(Callback):
         if most is None:
             return
         running = {trial.config[TRIAL_NUMBER]: trial for trial in trials if trial.status == Trial.RUNNING}
-        for number, seconds in ray.get(self._depot.training_s.remote(list(running))).items():
+        for number, seconds in ray.get(self._server.training_s.remote(list(running))).items():
             trial = running[number]
-            # The depot may still tell the time of a worker that was lost.
+            # The server may still tell the time of a worker that was lost.
             if min(seconds, time.monotonic() - self._on_worker_since[number]) <= most:
                 continue
             self._timed_out[number] = f"timeout: trained for longer than search.trial_timeout_s = {most:g} s"

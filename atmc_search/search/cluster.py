@@ -15,6 +15,7 @@ from ray._private.ray_logging import stdout_deduplicator
 from ray._private.services import canonicalize_bootstrap_address
 
 from atmc_search.errors import RunError, SpecError
+from atmc_search.search.trainable import no_cuda
 from atmc_search.spec import ResourcesSpec
 
 _ANSWER_S = 10.0
@@ -90,6 +91,8 @@ def ray_for(resources: ResourcesSpec, address: str, cpus: int | None) -> Iterato
                     f"resources.{name.lower()} = {wanted:g}: there are {have.get(name, 0):g} here, so no trial could "
                     f"start; ask for at most that, or give a cluster by --address"
                 )
+        if address == "local" and (reason := no_cuda(resources)):
+            raise SpecError(reason)
         yield
     finally:
         if began_here:

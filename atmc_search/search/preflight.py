@@ -1,17 +1,19 @@
-"""What can be known to be wrong before anything runs: checked in the driver, over every corner of the space."""
+"""What can be known to be wrong before anything runs: checked in the driver, over every extreme of the space."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from atmc_search.data import Splits, load_splits
 from atmc_search.errors import SpecError, did_you_mean, written
-from atmc_search.results import STUDY_COLUMNS, Column, parameter_columns
-from atmc_search.spec import DataSpec, StudySpec, TrialSpec
+from atmc_search.results import STUDY_COLUMNS, Column
+from atmc_search.search.recent import Recent
+from atmc_search.search.server import KEPT_DATA
+from atmc_search.spec import StudySpec, TrialSpec
 from atmc_search.spec.paths import value_at
-from atmc_search.tasks import Task, task_named
+from atmc_search.tasks import Task, TrialSpace
 
 
 @dataclass(frozen=True)
@@ -19,32 +21,42 @@ class Prepared:
     """A study that passed its checks.
 
     Attributes:
-        spec: the study.
-        task: its task's class.
-        data: the splits of every data spec that stands at a corner of the space, by that spec.
+        trials: the study and its task.
+        data: of some extremes of the space, what `Task.load` gave, by `Task.load_key`.
+        described: a line on each set of data.
+        inputs: SHA-256 of files that results depend on, by name.
         columns: of its reports.
         reference: worst values worth counting of its objectives, in their own units; None where there are none.
     """
 
-    spec: StudySpec
-    task: type[Task]
-    data: Mapping[DataSpec, Splits]
+    trials: TrialSpace
+    data: Mapping[str, Any]
+    described: tuple[str, ...]
+    inputs: Mapping[str, str]
     columns: tuple[Column, ...]
     reference: Mapping[str, float] | None
 
+    @property
+    def spec(self) -> StudySpec:
+        """The study."""
+        return self.trials.study
+
     def column(self, name: str) -> Column:
+        """The column of that name."""
         return next(column for column in self.columns if column.name == name)
 
 
-def prepare(spec: StudySpec) -> Prepared:
+def prepare(study: StudySpec) -> Prepared:
     """Checks a study and loads its data.
 
     Raises:
-        SpecError: a corner of the space cannot run, or an objective or a bound makes no sense.
+        SpecError: an extreme of the space cannot run, or an objective or a bound makes no sense.
         DataError: a dataset is missing.
     """
-    task = task_named(spec.task)
-    metrics = {c.name: c for c in task.columns if c.kind in ("int64", "float64")}
+    trials = TrialSpace.of(study)
+    spec, task = trials.study, trials.task
+    check_columns(task)
+    metrics = {c.name: c for c in task.columns if c.numeric}
     for section, names in (("objectives", list(spec.objectives)), ("constraints", list(spec.constraints))):
         for name in names:
             if name not in metrics:
@@ -56,26 +68,70 @@ def prepare(spec: StudySpec) -> Prepared:
         for section, names in (("constraints", spec.constraints), ("objectives", spec.objectives))
         for name in names
     }
-    data: dict[DataSpec, Splits] = {}
+    data: Recent[str, Any] = Recent(KEPT_DATA)
+    described: dict[str, str] = {}
+    inputs: dict[str, str] = {}
     least: dict[str, float] = {}
     worst: dict[str, float] = {}
-    checked: set[TrialSpec] = set()
-    for moved, config in spec.corners():
-        trial = spec.fill(config)
+    checked: set[str] = set()
+    for moved, config in trials.extremes():
+        trial = trials.fill(config)
         _check_reported(trial, wanted)
-        if trial.data not in data:
-            data[trial.data] = load_splits(trial.data)
-        if _signature(trial) in checked:
+        if (seen := trial.model_copy(update={"seed": 0}).model_dump_json()) in checked:
             continue
-        checked.add(_signature(trial))
+        checked.add(seen)
+        key = task.load_key(trial)
+        if key not in data:
+            data[key] = task.load(trial)
+        loaded = data[key]
+        inputs |= task.inputs(trial, loaded)
+        described.setdefault(key, task.describe(trial, loaded))
         try:
-            task.check(trial, data[trial.data])
+            task.check(trial, loaded)
         except SpecError as error:
             raise SpecError(f"{error} (at {moved} = {config[moved]})" if moved else str(error)) from None
-        for name, value in task.least(trial, data[trial.data]).items():
+        for name, value in task.least(trial, loaded).items():
             least[name] = min(value, least.get(name, math.inf))
-        for name, value in task.reference(trial, data[trial.data]).items():
+        for name, value in task.reference(trial, loaded).items():
             worst[name] = max(value, worst.get(name, -math.inf))
+    _check_bounds(spec, metrics, least)
+    columns = (*STUDY_COLUMNS, *task.columns, *trials.parameter_columns)
+    lines = tuple(filter(None, described.values()))
+    return Prepared(trials, dict(data.items()), lines, inputs, columns, _reference(spec, metrics, worst))
+
+
+def check_columns(task: type[Task]) -> None:
+    """Passes if a task's columns can stand in one table with those that every study has.
+
+    Raises:
+        SpecError: one is of a type that Parquet is not given here, stands twice, or has a name of the study's own.
+    """
+    own = {column.name for column in STUDY_COLUMNS}
+    seen: set[str] = set()
+    for column in task.columns:
+        where = f"task {task.__name__}: column {column.name!r}"
+        if column.name in own:
+            raise SpecError(f"{where}: is a column that every study has; rename it")
+        if column.name in seen:
+            raise SpecError(f"{where}: is declared twice; rename one of them")
+        if column.name.startswith("trial."):
+            raise SpecError(f"{where}: names that begin with 'trial.' are those of sampled values; rename it")
+        if column.kind not in ("bool", "int64", "float64", "string"):
+            raise SpecError(f"{where}: kind = {written(column.kind)}: a metric is bool, int64, float64 or string")
+        if not column.low <= column.high:
+            raise SpecError(f"{where}: low = {column.low:g} is above high = {column.high:g}; exchange them")
+        seen.add(column.name)
+    for column in task.columns:
+        for other in filter(None, (column.samples, column.baseline)):
+            if other not in seen:
+                raise SpecError(
+                    f"task {task.__name__}: column {column.name!r} refers to a column {other!r}, which the task does "
+                    "not declare; declare it, or remove the reference"
+                )
+
+
+def _check_bounds(spec: StudySpec, metrics: Mapping[str, Column], least: Mapping[str, float]) -> None:
+    """Passes if every bound of the study can be met."""
     for name, bound in spec.constraints.items():
         lowest = max(metrics[name].low, least.get(name, -math.inf))
         if bound.max is not None and bound.max < lowest:
@@ -87,8 +143,6 @@ def prepare(spec: StudySpec) -> Prepared:
                 f"constraints.{name}.min = {bound.min:g}: impossible, the most it can be is {metrics[name].high:g}; "
                 "lower it"
             )
-    columns = (*STUDY_COLUMNS, *task.columns, *parameter_columns(spec.space))
-    return Prepared(spec, task, data, columns, _reference(spec, metrics, worst))
 
 
 def _check_reported(trial: TrialSpec, wanted: Mapping[str, tuple[str, tuple[str, str] | None]]) -> None:
@@ -101,11 +155,6 @@ def _check_reported(trial: TrialSpec, wanted: Mapping[str, tuple[str, tuple[str,
                 f"{section}.{name}: trials do not measure it, as {path} = {written(value_at(document, path))}; "
                 f"set {path}: {value}, or remove {section}.{name}"
             )
-
-
-def _signature(trial: TrialSpec) -> TrialSpec:
-    """`trial` without what no check looks at, so that equal work is not checked twice."""
-    return trial.model_copy(update={"train": trial.train.model_copy(update={"lr": 1.0}), "seed": 0})
 
 
 def _reference(

@@ -16,11 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from atmc_search.errors import printable
+from atmc_search.formatting import number
 from atmc_search.pareto import hypervolume
 from atmc_search.report import front_table
 from atmc_search.results import front_of
 from atmc_search.results.derive import minimised
 from atmc_search.search.preflight import Prepared
+from atmc_search.search.server import StartProgress
 
 _REFRESH_S = 0.5
 _FRONT_ROWS = 12
@@ -29,8 +31,8 @@ _FRONT_ROWS = 12
 class Progress:
     """Counts trials, follows the front and its hypervolume, and estimates the time left."""
 
-    def __init__(self, prepared: Prepared, console: Console, starts: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
-        """`starts` gives the progress of starts in the making (the dense model), for the time before first reports."""
+    def __init__(self, prepared: Prepared, console: Console, starts: Callable[[], Sequence[StartProgress]]) -> None:
+        """`starts` gives the starts that are made (the dense model) and that are there, until there is a front."""
         self._prepared = prepared
         self._console = console
         self._starts = starts
@@ -136,17 +138,23 @@ class Progress:
     def _line(self, row: Mapping[str, Any]) -> str:
         facts = [f"trial {row['trial']} {row['state']}"]
         if row["state"] in ("complete", "stopped"):
-            facts += [f"{name} {_figure(row.get(name))}" for name in self._prepared.spec.objectives]
+            facts += [f"{name} {number(row.get(name), missing='-')}" for name in self._prepared.spec.objectives]
         else:
             facts.append(str(row.get("reason")))
         return f"{'; '.join(facts)} | {self._summary()}"
 
     def _start_lines(self) -> list[str]:
-        return [
-            "training the dense start: " + ", ".join(f"{name} {_figure(value)}" for name, value in progress.items())
-            for progress in self._starts()
-            if progress
-        ]
+        """A line on each start: how far it is, or what it is to be compared by."""
+        name, lines = self._prepared.trials.task.start_name, []
+        compared = [self._prepared.column(objective).baseline for objective in self._prepared.spec.objectives]
+        for start in self._starts():
+            figures = (
+                {key: start.figures[key] for key in compared if key in start.figures} if start.ready else start.figures
+            )
+            words = ", ".join(f"{key} {number(value)}" for key, value in figures.items())
+            if words:
+                lines.append(f"{name}: {words}" if start.ready else f"training the {name}: {words}")
+        return lines
 
     def _panel(self) -> RenderableType:
         spec = self._prepared.spec
@@ -162,10 +170,17 @@ class Progress:
             table = Table.grid(padding=(0, 2))
             for row in running[:8]:
                 place = f"epoch {row['epoch']}/{row['epochs']}"
-                table.add_row(f"trial {row['trial']}", place, f"loss {_figure(row.get('loss'))}")
+                table.add_row(f"trial {row['trial']}", place, f"loss {number(row.get('loss'), missing='-')}")
             parts.append(table)
         if self._front.size:
-            parts.append(front_table(self._front.head(_FRONT_ROWS), spec.objectives, list(spec.space)))
+            parts.append(
+                front_table(
+                    self._front.head(_FRONT_ROWS),
+                    spec.objectives,
+                    list(self._prepared.trials.distributions),
+                    columns=self._prepared.columns,
+                )
+            )
         return Group(*parts)
 
 
@@ -183,12 +198,6 @@ def front_hypervolume(front: pd.DataFrame, prepared: Prepared) -> float | None:
         if prepared.column(name).log and objectives[name] == "min":
             values[:, i], reference[i] = np.log10(values[:, i]), np.log10(reference[i])
     return hypervolume(values, reference)
-
-
-def _figure(value: Any) -> str:
-    if value is None or value != value:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def _clock(seconds: float) -> str:

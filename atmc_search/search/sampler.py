@@ -20,25 +20,30 @@ from ray.tune.search import Searcher
 
 from atmc_search.search.stopping import StopRequest
 from atmc_search.space import Config
-from atmc_search.spec import METHOD_PATH, SearchSpec, StudySpec
+from atmc_search.spec import SearchSpec
+from atmc_search.tasks import TrialSpace
 
 TRIAL_NUMBER = "trial_number"
 """The key under which a trial's number stands in Ray's config, beside the sampled values by dotted path."""
+
+START_TRIAL = "start_trial"
+"""Beside it, the number of another trial that the trial starts from; absent where it starts as its spec says."""
 
 
 class OptunaSearcher(Searcher):
     """Proposes configs by an Optuna study of any number of objectives."""
 
-    def __init__(self, spec: StudySpec, *, earlier: int = 0, stop: StopRequest | None = None) -> None:
+    def __init__(self, trials: TrialSpace, *, earlier: int = 0, stop: StopRequest | None = None) -> None:
         """Begins an empty study.
 
         Args:
-            spec: the study.
+            trials: of the study.
             earlier: how many trials will be replayed. A sampler seeded as before would propose their configs again.
             stop: once it is made, nothing more is proposed.
         """
         # Ray asks every searcher for one metric and mode; the objectives of several are kept here instead.
         super().__init__(metric=None, mode=None)
+        self._trials, spec = trials, trials.study
         self._spec = spec
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         minimize, maximize = optuna.study.StudyDirection.MINIMIZE, optuna.study.StudyDirection.MAXIMIZE
@@ -54,7 +59,7 @@ class OptunaSearcher(Searcher):
 
         Args:
             number: the trial's.
-            config: its sampled values by dotted path; values that its method does not use are ignored.
+            config: its sampled values by dotted path; values that it does not use are ignored.
             state: as in the column `state`.
             metrics: its last report.
         """
@@ -98,13 +103,12 @@ class OptunaSearcher(Searcher):
 
     def _ask(self, config: Mapping[str, Any] | None) -> optuna.Trial:
         if config is not None:
-            active = self._spec.active(config)
+            active = self._trials.active(config)
             self.study.enqueue_trial({path: value for path, value in config.items() if path in active})
         trial = self.study.ask()
-        space = self._spec.space
-        if METHOD_PATH in space:  # the method first: it decides which other values the trial has
-            suggest(trial, METHOD_PATH, space[METHOD_PATH])
-        for path, distribution in self._spec.active(trial.params).items():
+        for path in self._trials.deciding:  # first: they decide which other values the trial has
+            suggest(trial, path, self._trials.distributions[path])
+        for path, distribution in self._trials.active(trial.params).items():
             suggest(trial, path, distribution)
         return trial
 

@@ -23,18 +23,20 @@ from atmc_search.results.checks import require_columns
 from atmc_search.search.callbacks import Recorder, Unprinted
 from atmc_search.search.checkpoints import Checkpoints
 from atmc_search.search.cluster import check_address, ray_for
-from atmc_search.search.depot import Depot, data_references
-from atmc_search.search.lost import every_loss_is_one_of_an_actor
 from atmc_search.search.preflight import Prepared, prepare
 from atmc_search.search.progress import Progress
 from atmc_search.search.sampler import OptunaSearcher
 from atmc_search.search.scheduler import Rungs, make_scheduler
+from atmc_search.search.server import TrialServer, data_references
 from atmc_search.search.stopping import StopNow, StopRequest
 from atmc_search.search.trainable import TrialTrainable
+from atmc_search.search.worker_loss import every_loss_is_one_of_an_actor
 from atmc_search.spec import StudySpec
+from atmc_search.tasks import TrialSpace
 
 _END_S = 10.0
 _FINISHED = ("complete", "stopped", "failed")
+_AGAIN = "failed, to be run again"
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def run_study(
     runs: str | Path = "runs",
     address: str = "local",
     cpus: int | None = None,
+    retry_failed: bool = False,
     console: Console | None = None,
 ) -> StudyResult:
     """Runs a study, or what is left of it.
@@ -73,6 +76,7 @@ def run_study(
         runs: folder that holds the run folders.
         address: of a Ray cluster; "local" starts Ray here for the time of the run.
         cpus: cores to use when Ray is started here; default: all.
+        retry_failed: whether trials that failed in earlier runs are run again.
         console: where progress goes; default: standard error.
 
     Raises:
@@ -81,15 +85,19 @@ def run_study(
     prepared = prepare(spec)
     check_address(address)
     folder = RunFolder(Path(runs) / spec.name)
-    with folder.held(spec):
-        return _run(prepared, folder, address, cpus, console or Console(stderr=True))
+    with folder.held(prepared.spec, prepared.trials.defaults, prepared.inputs):
+        return _run(prepared, folder, address, cpus, retry_failed, console or Console(stderr=True))
 
 
-def _run(prepared: Prepared, folder: RunFolder, address: str, cpus: int | None, console: Console) -> StudyResult:
+def _run(
+    prepared: Prepared, folder: RunFolder, address: str, cpus: int | None, retry_failed: bool, console: Console
+) -> StudyResult:
     spec = prepared.spec
     earlier = folder.read_reports()
-    require_columns(earlier, spec.space, folder.reports)
+    require_columns(earlier, prepared.trials.distributions, folder.reports)
     before = trials_of(earlier)
+    if retry_failed and len(before):  # their rows stay; from here on they are trials that have not begun
+        before = before.assign(state=before["state"].replace("failed", _AGAIN))
     finished = _count_finished(before)
     if finished >= spec.search.trials:
         trials = folder.write_derived(earlier, spec, prepared.columns)
@@ -97,33 +105,33 @@ def _run(prepared: Prepared, folder: RunFolder, address: str, cpus: int | None, 
             progress.earlier(_rows(trials))
         return StudyResult(folder, trials, 0, False, progress.hypervolume)
 
-    unfinished = [row for row in _rows(before) if row["state"] not in _FINISHED]
+    unfinished = [row for row in _rows(before) if row["state"] not in (*_FINISHED, _AGAIN)]
     checkpoints = Checkpoints(folder.path)
     checkpoints.keep_only({int(row["trial"]) for row in unfinished})
     stop = StopRequest(spec.search.stop_within_s)
-    searcher = OptunaSearcher(spec, earlier=len(before), stop=stop)
+    searcher = OptunaSearcher(prepared.trials, earlier=len(before), stop=stop)
     scheduler, rungs = make_scheduler(spec, stop)
-    _replay(earlier, before, spec, searcher, rungs)
+    _replay(earlier, before, prepared.trials, searcher, rungs)
     trials, hypervolume = before, None
     try:
         # Ray takes SIGTERM for itself when it starts, so that the handlers are set once more.
         with stop.on_signals(at_once=True), ray_for(spec.resources, address, cpus), stop.on_signals():
-            depot = _start_depot(folder, prepared)
-            progress = Progress(prepared, console, lambda: ray.get(depot.starts_in_making.remote()))
+            server = _start_server(folder, prepared)
+            progress = Progress(prepared, console, lambda: ray.get(server.starts.remote()))
             if len(before):
                 progress.earlier([row for row in _rows(before) if row["state"] in _FINISHED])
                 under_way = f"{finished} of {spec.search.trials} trials done, {len(unfinished)} under way"
                 progress.say(f"{folder.path}/: going on; {under_way}")
-            recorder = Recorder(prepared, folder, progress, rungs, depot, stop, unfinished)
+            recorder = Recorder(prepared, folder, progress, rungs, server, stop, unfinished)
             try:
                 with progress, tempfile.TemporaryDirectory(prefix="atmc-search-") as scratch:
-                    _fit(spec, searcher, scheduler, recorder, depot, spec.search.trials - finished, scratch)
+                    _fit(spec, searcher, scheduler, recorder, server, spec.search.trials - finished, scratch)
             except KeyboardInterrupt:  # StopNow; Ray makes a plain one of what a signal raises while it waits
                 if not stop.made:
                     raise
             finally:
                 trials, hypervolume = recorder.close(), progress.hypervolume
-                _end(depot)
+                _end(server)
     except KeyboardInterrupt:  # likewise, while Ray starts or ends
         if not stop.made:
             raise
@@ -141,12 +149,12 @@ def _fit(
     searcher: OptunaSearcher,
     scheduler: Any,
     recorder: Recorder,
-    depot: Any,
+    server: Any,
     samples: int,
     scratch: str,
 ) -> None:
     trainable = tune.with_resources(
-        tune.with_parameters(TrialTrainable, spec=spec, depot=depot),
+        tune.with_parameters(TrialTrainable, spec=spec, server=server),
         {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu},
     )
     tuner = tune.Tuner(
@@ -169,34 +177,36 @@ def _count_finished(trials: pd.DataFrame) -> int:
     return 0 if trials.empty else int(trials["state"].isin(_FINISHED).sum())
 
 
-def _end(depot: Any) -> None:
+def _end(server: Any) -> None:
     """Ends what this study left in a Ray that may go on: Tune keeps handles, and workers would hold their resources."""
     with suppress(RayError):
-        for worker in ray.get(depot.workers.remote(), timeout=_END_S):
+        for worker in ray.get(server.workers.remote(), timeout=_END_S):
             ray.kill(worker)
-    ray.kill(depot)
+    ray.kill(server)
 
 
-def _start_depot(folder: RunFolder, prepared: Prepared) -> Any:
+def _start_server(folder: RunFolder, prepared: Prepared) -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # Ray may kill it for memory as any worker; what it holds is on disk, or made again by whoever asks.
     options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
-    depot: Any = ray.remote(Depot).options(**options).remote(str(folder.path.resolve()), folder.token)
-    depot.put_data.remote(data_references(prepared.data))  # not waited for: it comes up while the first workers do
-    return depot
+    server: Any = (
+        ray.remote(TrialServer).options(**options).remote(str(folder.path.resolve()), prepared.spec, folder.token)
+    )
+    server.put_data.remote(data_references(prepared.data))  # not waited for: it comes up while the first workers do
+    return server
 
 
 def _replay(
-    reports: pd.DataFrame, trials: pd.DataFrame, spec: StudySpec, searcher: OptunaSearcher, rungs: Rungs | None
+    reports: pd.DataFrame, trials: pd.DataFrame, space: TrialSpace, searcher: OptunaSearcher, rungs: Rungs | None
 ) -> None:
     """Tells the sampler and the rungs all that happened before."""
     for row in _rows(trials):
-        config = {path: row[path] for path in spec.space}
+        config = {path: row[path] for path in space.distributions}
         searcher.replay(int(row["trial"]), config, row["state"], row)
     if rungs is not None and len(reports):
         judged = reports[reports["state"].isin(("running", "stopped")) & (reports["epoch"] > 0)]
         # Of trials that go on from a checkpoint, too: they passed these rungs.
-        for row in _rows(judged.reindex(columns=["trial", "epoch", "epochs", *spec.objectives])):
+        for row in _rows(judged.reindex(columns=["trial", "epoch", "epochs", *space.study.objectives])):
             rungs.replay(int(row["trial"]), int(row["epoch"]), int(row["epochs"]), row)
 
 

@@ -6,9 +6,12 @@ import math
 import numbers
 import platform
 import socket
+import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -17,22 +20,28 @@ import torch
 from ray import tune
 from ray.exceptions import RayError
 
-from atmc_search.data import Splits
 from atmc_search.errors import AtmcError, RunError, StorageError, TrialFailed, shown
 from atmc_search.search.checkpoints import Checkpoint
-from atmc_search.search.sampler import TRIAL_NUMBER
-from atmc_search.spec import DataSpec, StudySpec, TrialSpec, fingerprint
-from atmc_search.tasks import Start, Task, task_named
-from atmc_search.training import make_repeatable, tensors_from_bytes, tensors_to_bytes
+from atmc_search.search.passing import may_pass
+from atmc_search.search.recent import Recent
+from atmc_search.search.sampler import START_TRIAL, TRIAL_NUMBER
+from atmc_search.search.server import HEARTBEAT_S
+from atmc_search.spec import ResourcesSpec, StudySpec, TrialSpec, fingerprint
+from atmc_search.tasks import Report, Start, Task, TrialSpace, task_named
+from atmc_search.training import make_repeatable
 from atmc_search.version import __version__
 
 _WAIT_S = 0.2
+_KEPT = 2
+"""Sets of data that a worker holds: those of its trial, and those that the next one most likely has."""
+_KEPT_STARTS = 4
+"""Starts that a worker holds: two, each with its figures."""
 
 
 class TrialTrainable(tune.Trainable):
     """One epoch a step. Whatever goes wrong inside a trial becomes a report with a reason, not an exception.
 
-    What goes wrong around it (the depot, a node) is an exception: Tune starts the trial anew, which goes on from its
+    What goes wrong around it (the server, a node) is an exception: Tune starts the trial anew, which goes on from its
     checkpoint.
 
     `setup` and `reset_config` only clear what was; spec, data, start and task are made in the first `step`, where a
@@ -40,19 +49,19 @@ class TrialTrainable(tune.Trainable):
     """
 
     def setup(  # type: ignore[override]  # what tune.with_parameters adds comes as keywords
-        self, config: dict[str, Any], *, spec: StudySpec, depot: Any
+        self, config: dict[str, Any], *, spec: StudySpec, server: Any
     ) -> None:
-        self._study = spec
+        self._trials = TrialSpace(spec, task_named(spec.task))
         self._task: Task | None = None
-        self._depot = depot
-        self._data: dict[DataSpec, Splits] = {}
-        self._starts: dict[str, Start] = {}
+        self._server = server
+        self._data: Recent[str, Any] = Recent(_KEPT)
+        self._starts: Recent[str, Start] = Recent(_KEPT_STARTS)
         self._notes: list[str] = []
-        gpu = spec.resources.gpu > 0 and torch.cuda.is_available()
-        self._device = "cuda" if gpu else "cpu"
+        self._device = "cuda" if spec.resources.gpu > 0 else "cpu"
+        self._no_device = no_cuda(spec.resources)
         torch.set_num_threads(max(1, int(spec.resources.cpu)))
-        make_repeatable()
-        self._depot.enroll.remote(ray.get_runtime_context().current_actor)
+        make_repeatable(self._device)
+        self._server.enroll.remote(ray.get_runtime_context().current_actor)
         self._begin()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -68,15 +77,14 @@ class TrialTrainable(tune.Trainable):
             reason = str(getattr(error, "cause", error))  # Ray's own text has the whole traceback
             return {"report": {**self._facts, "state": "unwritten", "reason": reason}, "notes": [], "done": True}
         except AtmcError as error:
-            reason = str(error)
+            reason = _line(error)
         except RayError:
             raise
         except Exception as error:  # a user's model, or the device, may raise anything
             reason = _line(error)
-            ray.get(self._depot.put_traceback.remote(number, traceback.format_exc()))
+            ray.get(self._server.put_traceback.remote(number, traceback.format_exc()))
         self._task = None
-        if self._device == "cuda":
-            torch.cuda.empty_cache()
+        self._free_memory()
         return self._result({**self._facts, "state": "failed", "reason": reason})
 
     def cleanup(self) -> None:
@@ -103,17 +111,17 @@ class TrialTrainable(tune.Trainable):
 
     def _advance(self, number: int) -> dict[str, Any]:
         if self._task is None:
-            ray.get(self._depot.prepare.remote(number))
+            ray.get(self._server.prepare.remote(number))
             self._task = self._make_task(number)
             self._facts["epochs"] = self._task.epochs
             report = self._go_on(number)
             if report is not None:
                 return dict(report)
-        metrics = _checked(self._task, self._task.step(), self._study)
+        metrics = _checked(self._task, self._task.step(), self._trials.study)
         self._facts["epoch"] = self._task.epoch
         report = {**metrics, **self._facts, "state": "complete" if self._task.done else "running"}
-        if all(metrics.get(name) is not None for name in self._study.objectives):
-            path, digest = ray.get(self._depot.put_artifact.remote(number, self._task.artifact()))
+        if all(metrics.get(name) is not None for name in self._trials.study.objectives):
+            path, digest = ray.get(self._server.put_artifact.remote(number, self._task.artifact()))
             report |= {"artifact": path, "artifact_sha256": digest}
         if report["state"] == "running":
             self._save(number, report)
@@ -127,12 +135,12 @@ class TrialTrainable(tune.Trainable):
             if report["epoch"] == 1:
                 self._notes.append(f"has no checkpoints, as its state_dict cannot be written ({_line(error)})")
             return
-        ray.get(self._depot.put_checkpoint.remote(number, data))
+        ray.get(self._server.put_checkpoint.remote(number, data))
 
     def _go_on(self, number: int) -> Mapping[str, Any] | None:
         """Puts the task where its checkpoint left it; gives that epoch's report. None: it begins at the beginning."""
         assert self._task is not None
-        data = ray.get(self._depot.begin.remote(number))
+        data = ray.get(self._server.begin.remote(number))
         if data is None:
             return None
         try:
@@ -150,53 +158,113 @@ class TrialTrainable(tune.Trainable):
         return checkpoint.report
 
     def _make_task(self, number: int) -> Task:
-        spec = self._study.fill(self.config)
+        if self._no_device:
+            raise TrialFailed(self._no_device)
+        kind = self._trials.task
+        spec = self._trials.fill(self.config)
         spec = spec.model_copy(update={"seed": spec.seed + number})
-        self._facts |= {"seed": spec.seed, "trial_fingerprint": fingerprint(spec.model_dump(mode="json"))}
-        kind = task_named(self._study.task)
-        data = self._splits(spec.data)
-        start = self._start(kind, spec, data, number)
-        meta = {"study": self._study.name, "trial": number}
+        data = self._load(kind.load_key(spec))
+        inputs = dict(kind.inputs(spec, data))
+        document = spec.model_dump(mode="json")
+        self._facts |= {
+            "seed": spec.seed,
+            "trial_fingerprint": fingerprint({**document, "inputs": inputs} if inputs else document),
+        }
+        start = self._start(spec, data, number)
+        self._facts["start"] = start.origin
+        meta = {"study": self._trials.study.name, "trial": number} | ({"inputs": inputs} if inputs else {})
         return kind(spec, data, start, device=self._device, meta=meta)
 
-    def _splits(self, spec: DataSpec) -> Splits:
-        if spec not in self._data:
-            (reference,) = ray.get(self._depot.data.remote(spec))
-            self._data[spec] = ray.get(reference)
-        return self._data[spec]
+    def _load(self, key: str) -> Any:
+        if key not in self._data:
+            (reference,) = ray.get(self._server.data.remote(key, self.config))
+            self._data[key] = ray.get(reference)
+        return self._data[key]
 
-    def _start(self, kind: type[Task], spec: TrialSpec, data: Splits, number: int) -> Start:
-        key = kind.start_key(spec)
+    def _start(self, spec: TrialSpec, data: Any, number: int) -> Start:
+        """What the trial starts from, with the figures that it reports of it."""
+        kind, parent = self._trials.task, self.config.get(START_TRIAL)
+        earlier = tuple(kind.earlier_start_keys(spec))
+        if parent is not None:
+            artifact, digest = ray.get(self._server.artifact.remote(parent))
+            made = kind.start_from(spec, data, artifact)
+            key, made = digest[:12], replace(made, origin=f"trial {parent} {digest}")
+        else:
+            key = kind.start_key(spec, data)
+            made = self._shared(
+                key, earlier, number, lambda report: kind.make_start(spec, data, device=self._device, report=report)
+            )
+        measured = kind.start_figures_key(spec, data)
+        if not measured:
+            return made
+        figures = self._shared(
+            f"{key}-{measured}",
+            () if parent is not None else earlier,
+            number,
+            lambda report: Start({}, kind.measure_start(spec, data, made, device=self._device)),
+        )
+        return replace(made, facts={**made.facts, **figures.facts})
+
+    def _shared(self, key: str, earlier: Sequence[str], number: int, make: Callable[[Report], Start]) -> Start:
+        """A start that trials share: made by this one, or by another while this one waits."""
         while key not in self._starts:
-            claim = ray.get(self._depot.claim_start.remote(key, number))
+            claim = ray.get(self._server.claim_start.remote(key, number, earlier))
             if claim.state == "ready":
-                self._starts[key] = Start(*tensors_from_bytes(ray.get(claim.start)))
+                self._starts[key] = Start.from_bytes(ray.get(claim.start))
             elif claim.state == "failed":
                 raise TrialFailed(f"its start failed: {claim.reason}")
             elif claim.state == "make":
-                self._make_start(kind, key, spec, data, number)
+                self._make_start(key, number, make)
             else:
                 time.sleep(_WAIT_S)
         return self._starts[key]
 
-    def _make_start(self, kind: type[Task], key: str, spec: TrialSpec, data: Splits, number: int) -> None:
+    def _make_start(self, key: str, number: int, make: Callable[[Report], Start]) -> None:
+        server = self._server
+
+        def report(progress: Mapping[str, Any]) -> None:
+            server.renew_start.remote(key, number, dict(progress))
+
         try:
-            start = kind.make_start(
-                spec,
-                data,
-                device=self._device,
-                report=lambda progress: self._depot.renew_start.remote(key, number, dict(progress)),
-            )
-            ray.get(self._depot.put_start.remote(key, tensors_to_bytes(start.tensors, start.facts)))
+            with _heartbeat(lambda: server.renew_start.remote(key, number)):
+                start = make(report)
+            ray.get(server.put_start.remote(key, start.to_bytes()))
         except RayError:
             raise
         except Exception as error:
-            ray.get(self._depot.fail_start.remote(key, _line(error)))
+            if may_pass(error):
+                ray.get(server.give_up_start.remote(key, number, _line(error)))
+                self._free_memory()
+                return
+            ray.get(server.fail_start.remote(key, _line(error)))
             raise
+
+    def _free_memory(self) -> None:
+        if self._device == "cuda":
+            torch.cuda.empty_cache()
+
+
+@contextmanager
+def _heartbeat(beat: Callable[[], object]) -> Iterator[None]:
+    """Inside, `beat` is called every `HEARTBEAT_S` seconds, however long a step of the work takes."""
+    done = threading.Event()
+
+    def run() -> None:
+        while not done.wait(HEARTBEAT_S):
+            beat()
+
+    thread = threading.Thread(target=run, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _line(error: Exception) -> str:
     """What went wrong, on one line."""
+    error = getattr(error, "cause", error)  # of an error in the server, Ray's own text has the whole traceback
     text = str(error) if isinstance(error, AtmcError) else f"{type(error).__name__}: {error}".removesuffix(": ")
     return " ".join(text.split())[:500]
 
@@ -215,13 +283,22 @@ def _checked(task: Task, metrics: Mapping[str, Any], study: StudySpec) -> Mappin
             if task.done and column.name in ranked:
                 raise TrialFailed(f"{column.name} is missing after the last epoch; the task must return it")
             continue
-        numeric = column.kind in ("int64", "float64")
-        fits = isinstance(value, numbers.Real) if numeric else column.kind != "string" or isinstance(value, str)
+        fits = isinstance(value, numbers.Real) if column.numeric else column.kind != "string" or isinstance(value, str)
         if fits and column.name in ranked and not math.isfinite(value):
             raise TrialFailed(f"{column.name} = {value}: not finite, so it cannot be ranked")
         if not fits or (column.kind == "int64" and not float(value).is_integer()):
             raise TrialFailed(f"{column.name} = {shown(value)}: the task must return {column.kind}")
     return metrics
+
+
+def no_cuda(resources: ResourcesSpec) -> str:
+    """Why a trial that is to have a GPU cannot use one in this process; empty where it can, or needs none."""
+    if resources.gpu == 0 or torch.cuda.is_available():
+        return ""
+    return (
+        f"resources.gpu = {resources.gpu:g}: torch {torch.__version__} on {socket.gethostname()} finds no CUDA device; "
+        "install a CUDA build and driver there, or set resources.gpu: 0"
+    )
 
 
 def warm_up() -> None:

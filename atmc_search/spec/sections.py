@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,8 +26,7 @@ class Component(BaseModel):
         return dict(self.model_extra or {})
 
 
-class ThreatModel(Section):
-    """What the adversary may do: move an image within [0, 1] by at most eps in the norm."""
+class TrialSpec(Section):
+    """One trial, fully determined. Each task has a subclass of its own, with the sections that it needs."""
 
-    norm: Literal["linf", "l2"] = Field("linf", description="the norm of the perturbation")
-    eps: float = Field(ge=0, description="its radius, in units of pixels scaled to [0, 1]")
+    seed: int = Field(0, ge=0, description="seed of the trial's random numbers; a sweep adds the trial's number")

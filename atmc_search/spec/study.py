@@ -1,4 +1,7 @@
-"""A study: a trial in which values may be distributions, objectives, the search and its resources."""
+"""A study: its task, a trial in which values may be distributions, objectives, the search and its resources.
+
+Nothing here knows what a trial is: that is the task's (`tasks.TrialSpace`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution
@@ -14,14 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from atmc_search import space
 from atmc_search.errors import SpecError, written
-from atmc_search.methods import METHODS, Method
-from atmc_search.registry import validated
-from atmc_search.spec.paths import remove_at, set_at, value_at
 from atmc_search.spec.sections import Section
-from atmc_search.spec.trial import TrialSpec
-
-METHOD_PATH = "trial.method"
-"""Where a method stands; where it is sampled, it is drawn first, as it decides which other values are used."""
 
 _MAX_DEPTH = 32
 _MAX_VALUES = 10_000
@@ -117,8 +113,7 @@ class StudySpec(Section):
     task: str = Field("atmc", description="what a trial does: a known task, or 'package.module:attribute'")
     trial: dict[str, Any] = Field(description="one trial, in which any leaf may be a distribution")
     objectives: dict[str, Literal["min", "max"]] = Field(
-        {"size_bytes": "min", "clean_accuracy": "max", "robust_accuracy": "max"},
-        description="metrics and their directions",
+        {}, description="metrics and their directions; default: the task's own"
     )
     constraints: dict[str, BoundSpec] = Field({}, description="metrics and bounds that a trial must keep")
     search: SearchSpec
@@ -132,78 +127,17 @@ class StudySpec(Section):
             raise ValueError("names a folder; use letters, digits, '.', '_' and '-', at most 100")
         return name
 
-    @field_validator("objectives")
-    @classmethod
-    def _some(cls, objectives: dict[str, str]) -> dict[str, str]:
-        if not objectives:
-            raise ValueError("needs at least one objective; write e.g. {size_bytes: min}")
-        return objectives
-
     @model_validator(mode="after")
     def _template(self) -> StudySpec:
         # A SpecError passes through pydantic unwrapped: it names its own path.
         _check_plain(self.trial)
-        for _, config in self.corners():
-            self.fill(config)
+        space.distributions(self.trial)
         return self
 
     @property
-    def space(self) -> dict[str, BaseDistribution]:
-        """The distributions of the template by dotted path, without those that no method of the study uses."""
-        found = space.distributions(self.trial)
-        methods = [METHODS.get(name) for name in self._method_names()]
-        return {path: d for path, d in found.items() if any(method is None or method.uses(path) for method in methods)}
-
-    def corners(self) -> Iterator[tuple[str | None, dict[str, Any]]]:
-        """Configs that together show every extreme of every value beside every method; see `space.corners`."""
-        whole = self.space
-        methods = getattr(whole.get(METHOD_PATH), "choices", [None])
-        others = {path: distribution for path, distribution in whole.items() if path != METHOD_PATH}
-        for method in methods:
-            for moved, config in space.corners(others):
-                if METHOD_PATH in whole:
-                    moved, config = moved or METHOD_PATH, {METHOD_PATH: method, **config}
-                yield moved, config
-
-    def active(self, config: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-        """The part of the space that a trial with this config uses: without what its method fixes or ignores."""
-        method = self._method(config)
-        return {path: d for path, d in self.space.items() if method is None or method.uses(path)}
-
-    def fill(self, config: Mapping[str, Any]) -> TrialSpec:
-        """The trial that a sampled config (values by dotted path) stands for; what its method fixes is set."""
-        filled = space.fill(self.trial, config)
-        method = self._method(config)
-        if method is not None:
-            _size_by_one(filled, method)
-            for path in method.ignores:
-                remove_at(filled, path)
-            for path, value in method.fixes.items():
-                set_at(filled, path, value)
-        return validated(TrialSpec, filled, path="trial")
-
-    @property
-    def methods(self) -> dict[str, Method]:
-        """The methods that its trials can have, by name."""
-        return {name: METHODS[name] for name in self._method_names() if name in METHODS}
-
-    def _method_names(self) -> list[Any]:
-        method = self.trial.get("method")
-        choices = method.get("choice") if isinstance(method, Mapping) else None
-        return choices if isinstance(choices, list) and choices else [method]
-
-    def _method(self, config: Mapping[str, Any]) -> Method | None:
-        name = config.get(METHOD_PATH, self.trial.get("method"))
-        return METHODS.get(name) if isinstance(name, str) else None
-
-    @property
-    def filled(self) -> dict[str, dict[str, Any]]:
-        """A trial of each method, all distributions at their centre, with the defaults of this release written out."""
-        return {
-            config.get(METHOD_PATH) or "": self.fill(config).model_dump(mode="json")
-            for path, config in self.corners()
-            if path in (None, METHOD_PATH)
-        }
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """The distributions of the template by dotted path, whether or not its task makes use of them."""
+        return space.distributions(self.trial)
 
     @property
     def fingerprint(self) -> str:
@@ -211,21 +145,6 @@ class StudySpec(Section):
         document = self.model_dump(mode="json", include={"task", "trial", "objectives", "constraints"})
         document["search"] = self.search.model_dump(mode="json", include={"sampler", "scheduler", "seed"})
         return fingerprint(document)
-
-
-def _size_by_one(filled: dict[str, Any], method: Method) -> None:
-    """Of keep and budget_bytes, a template of many methods may have both: keep goes first where one sets the size."""
-    budget, keep = (value_at(filled, f"compress.{name}") for name in ("budget_bytes", "keep"))
-    if budget is None or "compress.keep" in method.fixes:
-        return
-    if keep is not None and method.one_size:
-        set_at(filled, "compress.budget_bytes", None)
-    if keep is None and "compress.budget_bytes" in method.fixes:
-        able = ", ".join(name for name, other in METHODS.items() if "compress.budget_bytes" not in other.fixes)
-        raise SpecError(
-            f"trial.compress.budget_bytes = {written(budget)}: method {filled['method']} takes its size from keep; "
-            f"give keep, or use one of {able}"
-        )
 
 
 def _check_plain(trial: Mapping[str, Any]) -> None:

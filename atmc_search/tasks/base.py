@@ -1,42 +1,136 @@
-"""The Task contract: all that the search knows of the work it spreads. It knows nothing of Ray."""
+"""The Task contract: all that the search knows of the work it spreads. It knows nothing of Ray.
+
+To add a task of your own, subclass `Task` and write `task: my.module:MyTask` in the study. Required are `Spec`,
+`columns`, the constructor, `step`, `artifact`, `state_dict` and `load_state_dict`; all else has a default.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+from pydantic import BaseModel
 from torch import Tensor
 
-from atmc_search.data import Splits
+from atmc_search.errors import AtmcError
+from atmc_search.registry import validated
 from atmc_search.results import Column
-from atmc_search.spec import TrialSpec
+from atmc_search.spec import TrialSpec, fingerprint
+from atmc_search.training import tensors_from_bytes, tensors_to_bytes
 
 Report = Callable[[Mapping[str, Any]], None]
 """Called with the figures of an epoch, for progress."""
 
+State = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors by name, and plain facts that JSON can hold."""
+
+_ORIGIN = "start_origin"
+
 
 @dataclass(frozen=True)
 class Start:
-    """What trials of equal `start_key` share: tensors by name and plain facts. Made once a study."""
+    """What trials start from, such as trained dense weights: tensors by name, and plain facts.
+
+    A start is trained or read from a file once (`Task.make_start`), or comes from another trial (`Task.start_from`).
+
+    Attributes:
+        tensors: by name.
+        facts: figures that trials report beside their own, by column name.
+        origin: where it comes from: "trained", "file NAME SHA-256", or "trial NUMBER SHA-256".
+    """
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = "trained"
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file."""
+        return tensors_to_bytes(self.tensors, {**self.facts, _ORIGIN: self.origin})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Start:
+        """What `to_bytes` wrote, in this release or an earlier one.
+
+        Raises:
+            Exception: of safetensors, JSON or torch, where the bytes are something else.
+        """
+        tensors, facts = tensors_from_bytes(data)
+        return cls(tensors, facts, facts.pop(_ORIGIN, "trained"))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric measured again.
+
+    Attributes:
+        name: of the column.
+        value: in the column's unit.
+        low, high: ends of its 95 % interval; None where it has none.
+    """
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Remeasured:
+    """An artifact measured again.
+
+    Attributes:
+        figures: the metrics that were measured.
+        samples: how many samples they were measured on, and of what: (359, "test images").
+        conditions: how, in words: "attack pgd (steps 20), linf eps 0.1"; empty where there is nothing to say.
+        warnings: by a short name, sentences that whoever ships the artifact should read.
+        notes: sentences about the measurement itself.
+        row: all of this and more as plain data, for `--json`.
+    """
+
+    figures: tuple[Figure, ...]
+    samples: tuple[int, str]
+    conditions: str = ""
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    row: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Task(ABC):
-    """One trial: made from a fully determined TrialSpec, advanced an epoch at a time.
+    """One trial: made from a fully determined spec, advanced an epoch at a time.
 
-    Calls come in this order: `check` once per corner of a space in the driver; `start_key`, and for a key not seen
-    before `make_start`, in a worker; the constructor; perhaps `load_state_dict`; then `step` until `done`. After each
-    step that measured, `artifact()` gives the bytes that the reported figures were measured on. Equal specs, data and
-    starts give equal results on one machine, and a trial resumed from `state_dict` goes on to the bit: on a CPU; on a
+    Calls come in this order. In the driver, for each extreme of the search space: `spec_of`, `load`, `check`, `least`,
+    `reference`. In a worker, for each trial: `start_key`, and for a key not seen before `make_start`; `measure_start`
+    likewise; the constructor; perhaps `load_state_dict`; then `step` until `done`. After each step that measured,
+    `artifact` gives the bytes that the reported figures were measured on. Equal specs, data and starts give equal
+    results on one machine. A trial resumed from `state_dict` gives the same results to the bit: on a CPU always, on a
     GPU as far as torch has deterministic algorithms for the model's layers.
     """
 
+    Spec: ClassVar[type[TrialSpec]]
+    """What a study may say under `trial`. Any leaf may be a distribution instead."""
+
     columns: ClassVar[tuple[Column, ...]]
-    """The metrics that `step` returns; any number of them can be objectives."""
+    """The metrics that `step` returns. Any number of them can be objectives. No name may be one of the study's own."""
+
+    objectives: ClassVar[Mapping[str, Literal["min", "max"]]] = {}
+    """The objectives of a study that names none."""
+
+    deciding: ClassVar[tuple[str, ...]] = ()
+    """Dotted paths whose values decide which other values a trial uses (`uses`). They are sampled first."""
+
+    presets: ClassVar[Mapping[str, str]] = {}
+    """The values that the first of `deciding` can have, with a line on each, in the order of figures."""
+
+    components: ClassVar[Mapping[str, Mapping[str, type[BaseModel]]]] = {}
+    """Parts that a spec chooses by name, by kind and name, for `atmc-search settings`: {"attack": {"pgd": PGD}}."""
+
+    splits: ClassVar[tuple[str, ...]] = ("test", "validation")
+    """What `remeasure` can measure on; the first is what no search or choice has seen."""
+
+    start_name: ClassVar[str] = "start"
+    """What the start is called in messages and figures."""
 
     epochs: int
     """How many steps make the trial, at most."""
@@ -44,42 +138,123 @@ class Task(ABC):
     epoch: int
     """How many are done."""
 
+    # --- before a trial
+
+    @classmethod
+    def spec_of(cls, trial: Mapping[str, Any]) -> Any:
+        """The spec that a filled template (plain data, no distributions left) stands for.
+
+        Raises:
+            SpecError: it breaks a rule; names the dotted path from `trial` on.
+        """
+        return validated(cls.Spec, trial, path="trial")
+
+    @classmethod
+    def uses(cls, path: str, trial: Mapping[str, Any]) -> bool:
+        """Whether a trial uses the value at `path`. A value that it does not use is not sampled.
+
+        Args:
+            path: dotted, from `trial.` on.
+            trial: the template, with the values at `deciding` filled in.
+        """
+        return True
+
+    @classmethod
+    def load_key(cls, spec: Any) -> str:
+        """Names what `load` gives: equal for all specs that can share it. Default: by the section `data`, if any."""
+        section = getattr(spec, "data", None)
+        return fingerprint(section.model_dump(mode="json")) if isinstance(section, BaseModel) else ""
+
+    @classmethod
+    def load(cls, spec: Any) -> Any:
+        """All that trials read from files, such as images. Called in the driver; workers get it from the object store.
+
+        Raises:
+            DataError: something is missing or damaged.
+        """
+        return None
+
+    @classmethod
+    def inputs(cls, spec: Any, data: Any) -> Mapping[str, str]:
+        """SHA-256 of each file that results depend on and the spec only names, by dotted path of its name.
+
+        They are part of the study's identity: a run is not continued with another file under the same name.
+        """
+        return {}
+
+    @classmethod
+    def describe(cls, spec: Any, data: Any) -> str:
+        """A line on the data, for `run --check`; empty for none."""
+        return ""
+
+    @classmethod
+    def check(cls, spec: Any, data: Any) -> None:
+        """Refuses, quickly, a spec that could not run.
+
+        Raises:
+            SpecError: names the dotted path.
+        """
+        return None
+
+    @classmethod
+    def least(cls, spec: Any, data: Any) -> Mapping[str, float]:
+        """Lower bounds of metrics that no training can pass, for refusing impossible bounds early."""
+        return {}
+
+    @classmethod
+    def reference(cls, spec: Any, data: Any) -> Mapping[str, float]:
+        """The worst values worth counting, by metric: the reference point of the hypervolume."""
+        return {}
+
+    # --- starts
+
+    @classmethod
+    def start_key(cls, spec: Any, data: Any) -> str:
+        """Names the start: equal for all specs that can share it. It names a file. Default: one for the study."""
+        return "start"
+
+    @classmethod
+    def make_start(cls, spec: Any, data: Any, *, device: str, report: Report) -> Start:
+        """Makes the start: trains the dense model, say. Default: nothing."""
+        return Start({})
+
+    @classmethod
+    def start_figures_key(cls, spec: Any, data: Any) -> str:
+        """Names the figures of `measure_start`: equal for all specs that measure alike. Empty: there are none."""
+        return ""
+
+    @classmethod
+    def measure_start(cls, spec: Any, data: Any, start: Start, *, device: str) -> Mapping[str, Any]:
+        """Figures of the start that every trial reports beside its own, by column name."""
+        return {}
+
+    @classmethod
+    def start_from(cls, spec: Any, data: Any, artifact: bytes) -> Start:
+        """The start that another trial's artifact gives.
+
+        Raises:
+            AtmcError: trials of this task cannot start from it.
+        """
+        raise AtmcError(f"{cls.__name__}: its trials cannot start from another trial; remove the start")
+
+    @classmethod
+    def earlier_start_keys(cls, spec: Any) -> Sequence[str]:
+        """Names under which earlier releases kept this start, with its figures."""
+        return ()
+
+    # --- the trial
+
     @abstractmethod
-    def __init__(self, spec: TrialSpec, data: Splits, start: Start, *, device: str, meta: Mapping[str, Any]) -> None:
+    def __init__(self, spec: Any, data: Any, start: Start, *, device: str, meta: Mapping[str, Any]) -> None:
         """Prepares the first step.
 
         Args:
-            spec: the trial.
-            data: its images; test images are never looked at.
-            start: what `make_start` gave for this spec's `start_key`.
+            spec: the trial, of class `Spec`.
+            data: what `load` gave.
+            start: what `make_start` gave, with the figures of `measure_start` among its facts.
             device: torch device to work on.
-            meta: small facts that travel in the artifact: study, trial.
+            meta: small facts that travel in the artifact: study, trial, inputs.
         """
-
-    @classmethod
-    @abstractmethod
-    def check(cls, spec: TrialSpec, data: Splits) -> None:
-        """Refuses, quickly, a spec that could not run. Raises SpecError naming the dotted path."""
-
-    @classmethod
-    @abstractmethod
-    def least(cls, spec: TrialSpec, data: Splits) -> Mapping[str, float]:
-        """Lower bounds of metrics that no training can pass, for refusing impossible bounds early."""
-
-    @classmethod
-    @abstractmethod
-    def reference(cls, spec: TrialSpec, data: Splits) -> Mapping[str, float]:
-        """The worst values worth counting, by metric: the reference point of the hypervolume."""
-
-    @classmethod
-    @abstractmethod
-    def start_key(cls, spec: TrialSpec) -> str:
-        """Names the start: equal for all specs that can share it."""
-
-    @classmethod
-    @abstractmethod
-    def make_start(cls, spec: TrialSpec, data: Splits, *, device: str, report: Report) -> Start:
-        """Makes the start (trains the dense model, say)."""
 
     @property
     def done(self) -> bool:
@@ -91,7 +266,7 @@ class Task(ABC):
         """One epoch. Returns metrics by column name; on epochs that do not measure, only those of training.
 
         Raises:
-            TrialFailed: the trial cannot go on.
+            TrialFailed: the trial cannot continue.
         """
 
     @abstractmethod
@@ -99,9 +274,68 @@ class Task(ABC):
         """The file that the last measurement was made of."""
 
     @abstractmethod
-    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that a later process needs to go on to the bit: tensors and plain facts."""
+    def state_dict(self) -> State:
+        """All that a later process needs to continue to the bit: tensors and plain facts."""
 
     @abstractmethod
     def load_state_dict(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Goes on from a `state_dict` of a task with the same spec, data and start."""
+        """Continues from a `state_dict` of a task with the same spec, data and start."""
+
+    # --- after it
+
+    @classmethod
+    def remeasure(
+        cls,
+        artifact: bytes,
+        spec: Any,
+        data: Any,
+        *,
+        split: str,
+        options: Mapping[str, Any],
+        start: Callable[[], Start | None],
+        device: str,
+        trust: bool,
+    ) -> Remeasured:
+        """Measures an artifact of a run again, from its bytes alone.
+
+        Args:
+            artifact: the file.
+            spec: of its trial.
+            data: what `load` gives for that spec.
+            split: one of `splits`.
+            options: what the user asked for beyond it (`attack`, `eps`, `checks`), by name; only what was given.
+            start: reads the trial's start, if the run still holds it.
+            device: torch device.
+            trust: whether code that the artifact names may be imported.
+
+        Raises:
+            AtmcError: the artifact is damaged, or an option makes no sense for this task.
+        """
+        raise AtmcError(f"task {cls.__name__}: does not say how to measure an artifact again; implement remeasure")
+
+    @classmethod
+    def curves(
+        cls, artifact: bytes, spec: Any, data: Any, *, split: str, options: Mapping[str, Any], device: str, trust: bool
+    ) -> Mapping[str, Any]:
+        """Robustness curves of an artifact of a run, as plain data: see `report.curves.curve_data`.
+
+        Args and errors as `remeasure`; options are `attack`, `eps` (radii) and `steps` (numbers of steps).
+        """
+        raise AtmcError(f"task {cls.__name__}: its artifacts have no robustness curves; name a run of another task")
+
+    @classmethod
+    def evaluate(
+        cls,
+        artifact: bytes,
+        *,
+        data: Mapping[str, Any],
+        split: str,
+        options: Mapping[str, Any],
+        device: str,
+        trust: bool,
+    ) -> Remeasured:
+        """Measures a single artifact on data of the user's, without a run.
+
+        Args as `remeasure`, but data: settings of the section `data`.
+        """
+        raise AtmcError(f"task {cls.__name__}: its artifacts cannot be measured without their run; use verify")

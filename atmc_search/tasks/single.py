@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from atmc_search.data import load_splits
 from atmc_search.errors import SpecError
+from atmc_search.formatting import number
 from atmc_search.space import centre
 from atmc_search.spec import StudySpec
-from atmc_search.tasks import task_named
+from atmc_search.tasks import Start, TrialSpace
 from atmc_search.training import make_repeatable
 
 
@@ -34,16 +34,21 @@ def run_trial(study: StudySpec, *, device: str, tell: Callable[[str], None]) -> 
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split(". ")[0].split())[:120]
         raise SpecError(f"--device {device}: torch cannot use it ({reason}); use cpu") from None
-    make_repeatable()
-    config = {path: centre(distribution) for path, distribution in study.space.items()}
-    spec = study.fill(config)
-    data = load_splits(spec.data)
-    kind = task_named(study.task)
+    make_repeatable(device)
+    trials = TrialSpace.of(study)
+    study, kind = trials.study, trials.task
+    config = {path: centre(distribution) for path, distribution in trials.distributions.items()}
+    spec = trials.fill(config)
+    data = kind.load(spec)
     kind.check(spec, data)
     for path, value in config.items():
         tell(f"{path} = {value:.6g}" if isinstance(value, float) else f"{path} = {value}")
-    start = kind.make_start(spec, data, device=device, report=lambda row: tell(f"dense {_line(row)}"))
-    tell(f"dense {_line(start.facts)}")
+    name = kind.start_name
+    start = kind.make_start(spec, data, device=device, report=lambda row: tell(f"{name}: {_line(row)}"))
+    if kind.start_figures_key(spec, data):
+        start = Start(start.tensors, {**start.facts, **kind.measure_start(spec, data, start, device=device)})
+    if start.facts:
+        tell(f"{name}: {_line(start.facts)}")
     task = kind(spec, data, start, device=device, meta={"study": study.name})
     metrics: dict[str, Any] = {}
     while not task.done:
@@ -53,7 +58,5 @@ def run_trial(study: StudySpec, *, device: str, tell: Callable[[str], None]) -> 
     return metrics, task.artifact()
 
 
-def _line(row: Any) -> str:
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value:,}" for name, value in row.items()
-    )
+def _line(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value if isinstance(value, str) else number(value)}" for name, value in row.items())

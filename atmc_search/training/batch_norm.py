@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from atmc_search.attacks import Attack, perturb
+from atmc_search.attacks import Attack, ThreatModel, perturb
 from atmc_search.data import DeviceData
-from atmc_search.spec import ThreatModel
 from atmc_search.training.loop import seeded
 
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from atmc_search.attacks import PGD, Attack, perturb
+from atmc_search.attacks import PGD, Attack, ThreatModel, perturb
 from atmc_search.data import DeviceData
-from atmc_search.spec import ThreatModel
 from atmc_search.training.loop import seeded
 
 WATCHING = PGD(steps=10)

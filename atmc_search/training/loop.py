@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from atmc_search.attacks import Attack, perturb
+from atmc_search.attacks import Attack, ThreatModel, perturb
 from atmc_search.compress import (
     Codebook,
     Constraint,
@@ -28,13 +30,17 @@ from atmc_search.compress import (
 )
 from atmc_search.data import DeviceData
 from atmc_search.errors import TrialFailed
-from atmc_search.spec import CompressSpec, StageSpec, ThreatModel
 from atmc_search.training.admm import AdmmState, add_penalty, admm_start, admm_update, refuse_divergence
 from atmc_search.training.average import WeightAverage
 from atmc_search.training.distillation import Teacher
 from atmc_search.training.losses import CrossEntropy, Loss
 from atmc_search.training.scores import ScoreSearch
+from atmc_search.training.stage import StageSpec
 from atmc_search.training.straight_through import StraightThroughState, at_centres, fitted_centres
+
+if TYPE_CHECKING:
+    from atmc_search.tasks.atmc.spec import CompressSpec
+
 
 _CROSS_ENTROPY = CrossEntropy()
 
@@ -267,10 +273,19 @@ def learning_rate(stage: StageSpec, progress: float) -> float:
             return stage.lr * 0.5 * (1 + math.cos(math.pi * rest))
 
 
-def make_repeatable() -> None:
-    """Has cuDNN choose algorithms that give the same result every time, where there are such."""
+def make_repeatable(device: str) -> None:
+    """Has torch compute the same result every time on this device, as far as it can be told to.
+
+    On the CPU nothing is to be set: equal numbers of threads give equal results. On a GPU cuDNN and cuBLAS take
+    deterministic algorithms, and so do torch's own operations that have one. What remains: operations that have none
+    (torch warns of each, once), and other GPU models, drivers or versions of torch, which round differently.
+    """
+    if torch.device(device).type != "cuda":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix product is made
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 @contextmanager

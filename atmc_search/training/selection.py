@@ -7,8 +7,10 @@ several noisy ones and so a little optimistic; images that chose nothing (`verif
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from atmc_search.spec import CompressSpec
+if TYPE_CHECKING:
+    from atmc_search.tasks.atmc.spec import CompressSpec
 
 
 @dataclass

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from atmc_search.data import Splits
 from atmc_search.results import Column
-from atmc_search.spec import TrialSpec
 from atmc_search.tasks import Start, Task
+from atmc_search.tasks.atmc.spec import AtmcSpec
 from atmc_search.tasks.base import Report
 
 
@@ -39,28 +39,28 @@ class Tick(Task):
         Column("gain", "float64", "share", "grows with every epoch", low=0, high=1),
     )
 
-    def __init__(self, spec: TrialSpec, data: Splits, start: Start, *, device: str, meta: Mapping[str, Any]) -> None:
+    def __init__(self, spec: AtmcSpec, data: Splits, start: Start, *, device: str, meta: Mapping[str, Any]) -> None:
         self._spec, self._number, self._gain = spec, meta["trial"], 0.0
         self.epochs, self.epoch = spec.train.epochs, 0
 
     @classmethod
-    def check(cls, spec: TrialSpec, data: Splits) -> None:
+    def check(cls, spec: AtmcSpec, data: Splits) -> None:
         pass
 
     @classmethod
-    def least(cls, spec: TrialSpec, data: Splits) -> Mapping[str, float]:
+    def least(cls, spec: AtmcSpec, data: Splits) -> Mapping[str, float]:
         return {}
 
     @classmethod
-    def reference(cls, spec: TrialSpec, data: Splits) -> Mapping[str, float]:
+    def reference(cls, spec: AtmcSpec, data: Splits) -> Mapping[str, float]:
         return {"cost": 1.0}
 
     @classmethod
-    def start_key(cls, spec: TrialSpec) -> str:
+    def start_key(cls, spec: AtmcSpec) -> str:
         return "tick"
 
     @classmethod
-    def make_start(cls, spec: TrialSpec, data: Splits, *, device: str, report: Report) -> Start:
+    def make_start(cls, spec: AtmcSpec, data: Splits, *, device: str, report: Report) -> Start:
         time.sleep(spec.model.args["epoch_s"])
         return Start({"zero": torch.zeros(1)})
 

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator,
 from atmc_search.attacks import build_attack
 from atmc_search.errors import SpecError
 from atmc_search.registry import validated
-from atmc_search.spec import Component, StudySpec, TrialSpec, fingerprint, parse_yaml
+from atmc_search.spec import Component, StudySpec, fingerprint, parse_yaml
 from atmc_search.spec.paths import set_at
+from atmc_search.tasks.atmc.spec import AtmcSpec
 
 
 class _Part(BaseModel):
@@ -108,7 +109,7 @@ class Job:
     arm: str
     point: int
     seed: int
-    spec: TrialSpec
+    spec: AtmcSpec
 
     @property
     def key(self) -> str:
@@ -148,7 +149,7 @@ def settings_of(comparison: Comparison, job: Job) -> Mapping[str, Any]:
     return comparison.arms[job.arm].points[job.point]
 
 
-def _trial(comparison: Comparison, *, name: str, settings: Mapping[str, Any], seed: int) -> TrialSpec:
+def _trial(comparison: Comparison, *, name: str, settings: Mapping[str, Any], seed: int) -> AtmcSpec:
     document: dict[str, Any] = {"trial": deepcopy(comparison.trial)}
     for path, value in {**settings, "seed": seed, "dense.seed": seed}.items():
         set_at(document, f"trial.{path}", deepcopy(value))
@@ -174,7 +175,7 @@ def _refuse_unequal(comparison: Comparison, job: Job, first: Job) -> None:
             raise SpecError(f"{where}: {what} = {own}, not {others} as in arm {first.arm}; make them equal")
 
 
-def _equal(one: TrialSpec, two: TrialSpec) -> Iterator[tuple[str, object, object]]:
+def _equal(one: AtmcSpec, two: AtmcSpec) -> Iterator[tuple[str, object, object]]:
     yield "data", one.data, two.data
     yield "model", one.model, two.model
     yield "threat", one.threat, two.threat

@@ -29,8 +29,9 @@ from atmc_search.errors import TrialFailed
 from atmc_search.measure import measure
 from atmc_search.models import placed
 from atmc_search.results import write_atomic
-from atmc_search.spec import TrialSpec, fingerprint
+from atmc_search.spec import fingerprint
 from atmc_search.tasks import AtmcTask, Start
+from atmc_search.tasks.atmc.spec import AtmcSpec
 from atmc_search.training import load_tensors, make_repeatable, save_tensors
 from comparing.plan import Comparison, Job, TestOnce, jobs
 
@@ -111,7 +112,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _start(spec: TrialSpec, path: Path, device: str) -> str | None:
+def _start(spec: AtmcSpec, path: Path, device: str) -> str | None:
     failure = path.with_suffix(".failed")
     if path.exists() or failure.exists():
         return None

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from atmc_search.attacks import ATTACKS, Attack, build_attack, distance, perturb
+from atmc_search.attacks import ATTACKS, Attack, ThreatModel, build_attack, distance, perturb
 from atmc_search.errors import SpecError
-from atmc_search.spec import Component, ThreatModel
+from atmc_search.spec import Component
 
 
 class Case(NamedTuple):

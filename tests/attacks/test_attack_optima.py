@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atmc_search.attacks import APGDCE, APGDT, FGSM, PGD, WRM, Attack, perturb
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks import APGDCE, APGDT, FGSM, PGD, WRM, Attack, ThreatModel, perturb
 
 N, D = 16, 30
 

@@ -14,8 +14,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atmc_search.attacks import APGDCE, APGDT, FGSM, PGD, Attack, NoAttack, distance, perturb
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks import APGDCE, APGDT, FGSM, PGD, Attack, NoAttack, ThreatModel, distance, perturb
 
 # At these the attacks break half of the images or so, where a difference in strength shows best.
 THREATS = {"linf": ThreatModel(norm="linf", eps=0.12), "l2": ThreatModel(norm="l2", eps=0.7)}

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atmc_search.attacks import APGDCE, APGDT, AutoAttack, perturb
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks import APGDCE, APGDT, AutoAttack, ThreatModel, perturb
 
 N = 30
 QUICK: dict[str, Any] = {"steps": 10, "square_queries": 20}

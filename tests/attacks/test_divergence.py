@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from atmc_search.attacks import PGD, perturb
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks import PGD, ThreatModel, perturb
 
 
 def predictions(model, x):

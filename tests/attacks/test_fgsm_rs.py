@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from atmc_search.attacks import FGSMRS, perturb, random_start
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks import FGSMRS, ThreatModel, perturb, random_start
 
 
 @pytest.mark.parametrize("step", [0.5, 1.25, 2.0])

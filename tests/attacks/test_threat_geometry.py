@@ -7,8 +7,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from atmc_search.attacks import clip, distance, random_start
-from atmc_search.spec import ThreatModel
+from atmc_search.attacks import ThreatModel, clip, distance, random_start
 
 both_norms = pytest.mark.parametrize("norm", ["linf", "l2"])
 

@@ -13,10 +13,9 @@ import torchvision.datasets.utils
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atmc_search.data import DATASETS, load_splits
+from atmc_search.data import DATASETS, DataSpec, load_splits
 from atmc_search.data.cifar_pickle import read_batch
 from atmc_search.errors import DataError, shown
-from atmc_search.spec import DataSpec
 
 # name in a spec: (classes, images a file, its files, its folder in the binary archive and in the python one)
 KINDS = {

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from atmc_search.data import DATASETS, load_splits
+from atmc_search.data import DATASETS, DataSpec, load_splits
 from atmc_search.errors import DataError
-from atmc_search.spec import DataSpec
 
 
 def test_values_are_those_of_scikit_learn_over_the_whole_byte():

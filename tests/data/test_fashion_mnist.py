@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torchvision.datasets.utils
 
-from atmc_search.data import DATASETS, fashion_mnist, load_splits
+from atmc_search.data import DATASETS, DataSpec, fashion_mnist, load_splits
 from atmc_search.errors import DataError
-from atmc_search.spec import DataSpec
 
 LOAD = DATASETS["fashion_mnist"]
 FILES = [f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]

@@ -9,9 +9,8 @@ import safetensors.numpy
 from PIL import Image
 from torchvision.transforms import functional as reference
 
-from atmc_search.data import DATASETS, RawData, image_folder, load_splits
+from atmc_search.data import DATASETS, DataSpec, RawData, image_folder, load_splits
 from atmc_search.errors import DataError
-from atmc_search.spec import DataSpec
 
 pytestmark = pytest.mark.usefixtures("data_cache")
 CLASSES = ["ant", "bee", "cow"]

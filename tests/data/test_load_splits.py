@@ -6,9 +6,8 @@ import textwrap
 import numpy as np
 import pytest
 
-from atmc_search.data import DATASETS, load_splits
+from atmc_search.data import DATASETS, AugmentSpec, DataSpec, load_splits
 from atmc_search.errors import AtmcError, DataError, SpecError
-from atmc_search.spec import AugmentSpec, DataSpec
 
 MODULE = """
 import numpy as np

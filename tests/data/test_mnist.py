@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torchvision.datasets.utils
 
-from atmc_search.data import DATASETS, load_splits
+from atmc_search.data import DATASETS, DataSpec, load_splits
 from atmc_search.errors import DataError, shown
-from atmc_search.spec import DataSpec
 
 LOAD = DATASETS["mnist"]
 

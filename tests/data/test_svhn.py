@@ -7,9 +7,8 @@ import pytest
 import scipy.io
 import torchvision.datasets.utils
 
-from atmc_search.data import DATASETS, load_splits
+from atmc_search.data import DATASETS, DataSpec, load_splits
 from atmc_search.errors import DataError, shown
-from atmc_search.spec import DataSpec
 
 LOAD = DATASETS["svhn"]
 FILES = {"train_32x32.mat": 50, "test_32x32.mat": 20}

@@ -20,7 +20,7 @@ from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, RunFolder, paramete
 from atmc_search.search import StudyResult, run_study
 from atmc_search.search.scheduler import Rungs
 from atmc_search.spec import StudySpec, parse_study
-from atmc_search.tasks.remeasure import remeasure
+from atmc_search.tasks.atmc.remeasure import remeasure
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 

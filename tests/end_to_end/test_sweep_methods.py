@@ -12,7 +12,7 @@ from atmc_search import api
 from atmc_search.search import StudyResult, run_study
 from atmc_search.search.sampler import OptunaSearcher
 from atmc_search.spec import StudySpec, parse_study
-from atmc_search.tasks.remeasure import remeasure
+from atmc_search.tasks.atmc.remeasure import remeasure
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 

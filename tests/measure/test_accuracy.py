@@ -5,12 +5,12 @@ import torch
 from pydantic import PrivateAttr
 from torch import Tensor, nn
 
-from atmc_search.attacks import FGSM, PGD, Attack
+from atmc_search.attacks import FGSM, PGD, Attack, ThreatModel
 from atmc_search.data import DeviceData, ImageSet, Splits
 from atmc_search.measure import Accuracy, Measurement, clean_correct, measure, robust_correct, wilson_interval
 from atmc_search.models import build_model
-from atmc_search.spec import ThreatModel, TrialSpec
 from atmc_search.tasks import Start
+from atmc_search.tasks.atmc.spec import AtmcSpec
 
 THREAT = ThreatModel(norm="linf", eps=0.1)
 
@@ -215,7 +215,7 @@ def test_accuracy_names_its_figures():
 
 
 def test_the_dense_start_is_measured_by_the_same_measure(tiny_trial, tiny_start: Start, digits):
-    spec: TrialSpec = tiny_trial()
+    spec: AtmcSpec = tiny_trial()
     model = build_model(
         spec.model.name, spec.model.args, input_shape=(1, 8, 8), classes=10, mean=[0.0], std=[1.0], seed=0
     )

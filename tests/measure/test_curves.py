@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atmc_search.attacks import FGSM, PGD, Attack
+from atmc_search.attacks import FGSM, PGD, Attack, ThreatModel
 from atmc_search.data import DeviceData, ImageSet
 from atmc_search.errors import AtmcError
 from atmc_search.measure import Accuracy, RobustnessCurves, clean_correct, measure, robustness_curve
-from atmc_search.spec import ThreatModel
 
 THREAT = ThreatModel(norm="linf", eps=0.1)
 

@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atmc_search.attacks import FGSM, PGD, Attack
+from atmc_search.attacks import FGSM, PGD, Attack, ThreatModel
 from atmc_search.data import DeviceData, ImageSet, Splits
 from atmc_search.measure import Accuracy, MaskingChecks, Paired, masking_checks
 from atmc_search.models import build_model
-from atmc_search.spec import ThreatModel
 
 LINF = ThreatModel(norm="linf", eps=0.1)
 L2 = ThreatModel(norm="l2", eps=0.7)

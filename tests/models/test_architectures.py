@@ -12,10 +12,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atmc_search.data import DeviceData, load_splits
+from atmc_search.data import DataSpec, DeviceData, load_splits
 from atmc_search.errors import SpecError
 from atmc_search.models import MODELS, build_model
-from atmc_search.spec import DataSpec
 
 # The smallest image that an architecture takes.
 SMALLEST = {

@@ -10,8 +10,8 @@ import torch
 from atmc_search.artifact import Architecture
 from atmc_search.data import Splits
 from atmc_search.models import placed
-from atmc_search.spec import TrialSpec
 from atmc_search.tasks import AtmcTask, Start
+from atmc_search.tasks.atmc.spec import AtmcSpec
 
 
 def channels_last(weight: torch.Tensor) -> bool:
@@ -34,7 +34,7 @@ def test_the_model_is_the_same_but_for_rounding(name: str) -> None:
     assert bool(wide) == (name != "mlp")
 
 
-def test_trials_train_that_way(tiny_trial: Callable[..., TrialSpec], tiny_splits: Splits, tiny_start: Start) -> None:
+def test_trials_train_that_way(tiny_trial: Callable[..., AtmcSpec], tiny_splits: Splits, tiny_start: Start) -> None:
     task = AtmcTask(tiny_trial(), tiny_splits, tiny_start, device="cpu", meta={})
     task.step()
     wide = [weight for weight in task._model.parameters() if weight.dim() == 4 and weight.shape[1] > 1]

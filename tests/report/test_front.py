@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from atmc_search.errors import RunError
-from atmc_search.methods import METHODS
 from atmc_search.report import Baseline, FrontData, Panel, front_data
 from atmc_search.results import front_of
 from atmc_search.spec import BoundSpec
+from atmc_search.tasks.atmc.methods import METHODS
 
 OBJECTIVES = {"size_bytes": "min", "clean_accuracy": "max", "robust_accuracy": "max"}
 

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from atmc_search.errors import AtmcError
-from atmc_search.methods import METHODS
 from atmc_search.report import draw_front, front_data
 from atmc_search.spec import BoundSpec
+from atmc_search.tasks.atmc.methods import METHODS
 
 OBJECTIVES = {"size_bytes": "min", "clean_accuracy": "max", "robust_accuracy": "max"}
 

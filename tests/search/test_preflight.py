@@ -9,9 +9,9 @@ import pytest
 
 from atmc_search.artifact import Architecture
 from atmc_search.errors import DataError, SpecError
+from atmc_search.export.costs import dense_costs
 from atmc_search.search import prepare
 from atmc_search.spec import StudySpec
-from atmc_search.tasks.cost import dense_costs
 
 MakeStudy = Callable[..., StudySpec]
 

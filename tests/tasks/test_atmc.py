@@ -17,14 +17,15 @@ from atmc_search.artifact.container import read_contents
 from atmc_search.attacks import FGSMRS, PGD, build_attack
 from atmc_search.data import DeviceData, Splits
 from atmc_search.errors import SpecError, TrialFailed
+from atmc_search.export.costs import running_costs
 from atmc_search.measure import measure, wilson_interval
 from atmc_search.models import placed
-from atmc_search.spec import TrialSpec, fingerprint
+from atmc_search.spec import fingerprint
 from atmc_search.tasks import TASKS, AtmcTask, Start, task_named
-from atmc_search.tasks.cost import running_costs
+from atmc_search.tasks.atmc.spec import AtmcSpec
 from atmc_search.training import Guard, load_tensors, make_optimizer, save_tensors, train_epoch
 
-Maker = Callable[..., TrialSpec]
+Maker = Callable[..., AtmcSpec]
 TYPES = {"int64": int, "float64": float, "string": str, "bool": bool}
 
 # Compression settings of every kind, and the least that they must save against the dense model's bytes.
@@ -42,7 +43,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 CUBIC = {"name": "cubic", "from": 0.1, "to": 0.6, "freeze": 0.9}
 
 
-def task_of(spec: TrialSpec, data: Splits, start: Start, **meta: Any) -> AtmcTask:
+def task_of(spec: AtmcSpec, data: Splits, start: Start, **meta: Any) -> AtmcTask:
     return AtmcTask(spec, data, start, device="cpu", meta=meta)
 
 
@@ -54,7 +55,7 @@ def factors_of(data: bytes) -> dict[str, NDArray[np.float32]]:
 @pytest.fixture(scope="module", params=FAMILIES)
 def finished(
     request: pytest.FixtureRequest, tiny_trial: Maker, tiny_splits: Splits, tiny_start: Start
-) -> tuple[TrialSpec, AtmcTask, dict[str, Any]]:
+) -> tuple[AtmcSpec, AtmcTask, dict[str, Any]]:
     """A trial of two epochs of every family, and its last metrics."""
     spec = tiny_trial(train={"epochs": 2}, compress=FAMILIES[request.param])
     task = task_of(spec, tiny_splits, tiny_start, study="tests", trial=7)
@@ -484,7 +485,7 @@ def test_a_trial_goes_back_with_all_that_follows_its_weights_and_resumes(
 TIMES = re.compile(r".*_s$")
 
 
-def resumed(spec: TrialSpec, data: Splits, start: Start, path: Path, after: int) -> tuple[AtmcTask, list[str]]:
+def resumed(spec: AtmcSpec, data: Splits, start: Start, path: Path, after: int) -> tuple[AtmcTask, list[str]]:
     """A task that goes on from another's checkpoint file, and the tensors that were in it."""
     first = task_of(spec, data, start)
     for _ in range(after):
@@ -684,7 +685,7 @@ def test_a_runtime_whose_packages_are_missing_is_refused(tiny_trial, tiny_splits
 
 
 def test_a_budget_of_bytes_is_impossible_below_the_empty_model_s_and_possible_from_there(tiny_trial, tiny_splits):
-    def trial(budget: int) -> TrialSpec:
+    def trial(budget: int) -> AtmcSpec:
         return tiny_trial(compress={"bit_allocation": "mixed", "budget_bytes": budget})
 
     least = int(AtmcTask.least(tiny_trial(), tiny_splits)["size_bytes"])

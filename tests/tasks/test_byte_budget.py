@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from atmc_search.artifact import unpack
 from atmc_search.errors import SpecError, TrialFailed
-from atmc_search.spec import TrialSpec, parse_study
+from atmc_search.spec import parse_study
 from atmc_search.tasks import AtmcTask
-from atmc_search.tasks.fitting import largest_within
+from atmc_search.tasks.atmc.fitting import largest_within
+from atmc_search.tasks.atmc.spec import AtmcSpec
 
 CUBIC = {"name": "cubic", "from": 0.1, "to": 0.6, "freeze": 0.9}
 BYTES = {"keep": None, "bits": 32}
@@ -48,14 +49,14 @@ def test_with_slack_few_measurements_are_enough():
     assert len(asked) <= 7
 
 
-def brief(tiny_trial: Any, **changes: Any) -> TrialSpec:
+def brief(tiny_trial: Any, **changes: Any) -> AtmcSpec:
     """The tiny trial with cheap attacks and no checks, sized in bytes."""
     parts: dict[str, Any] = {"train": {"attack": {"name": "fgsm"}}, "compress": BYTES}
     parts["evaluate"] = {"attack": {"name": "fgsm"}, "masking_images": 0}
     return tiny_trial(**{name: parts.get(name, {}) | changes.get(name, {}) for name in parts | changes})
 
 
-def trained(spec: TrialSpec, data: Any, start: Any) -> tuple[AtmcTask, list[dict[str, Any]]]:
+def trained(spec: AtmcSpec, data: Any, start: Any) -> tuple[AtmcTask, list[dict[str, Any]]]:
     task = AtmcTask(spec, data, start, device="cpu", meta={"study": "tests", "trial": 7})
     rows = []
     while not task.done:

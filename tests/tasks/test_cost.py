@@ -11,7 +11,7 @@ import torch
 
 from atmc_search.artifact import Architecture
 from atmc_search.export import About, export
-from atmc_search.tasks.cost import dense_costs, running_costs
+from atmc_search.export.costs import dense_costs, running_costs
 
 
 @pytest.mark.parametrize(

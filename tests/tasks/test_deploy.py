@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from atmc_search.compress import Codebook
-from atmc_search.tasks.deploy import deployable, half_precision
+from atmc_search.tasks.atmc.deploy import deployable, half_precision
 
 
 def sparse(seed: int, size: int = 400, density: float = 0.3, scale: float = 1.0) -> Tensor:

@@ -22,12 +22,13 @@ from atmc_search.compress import factorisable, layers_to_compress
 from atmc_search.data import DeviceData, ImageSet, Splits
 from atmc_search.errors import SpecError, TrialFailed
 from atmc_search.measure import measure
-from atmc_search.methods import METHODS
-from atmc_search.spec import TrialSpec, parse_study
+from atmc_search.spec import parse_study
 from atmc_search.tasks import AtmcTask, Start
+from atmc_search.tasks.atmc.methods import METHODS
+from atmc_search.tasks.atmc.spec import AtmcSpec
 from atmc_search.training import AttackedBatches, attacked_loss
 
-Finished = tuple[TrialSpec, Splits, AtmcTask, dict[str, Any]]
+Finished = tuple[AtmcSpec, Splits, AtmcTask, dict[str, Any]]
 # Every method on the small model; on those with batch norm, residuals and depthwise layers one of each kind of method.
 PAIRS = [
     *((method, "lenet") for method in METHODS),
@@ -50,7 +51,7 @@ TEMPLATE: dict[str, Any] = {
 }
 
 
-def spec_of(method: str, model: str, **compress: Any) -> TrialSpec:
+def spec_of(method: str, model: str, **compress: Any) -> AtmcSpec:
     """The trial of a study that mixes all methods."""
     template = {
         **TEMPLATE,
@@ -80,7 +81,7 @@ def starts() -> dict[str, Start]:
     return {}
 
 
-def start_for(spec: TrialSpec, splits: Splits, starts: dict[str, Start]) -> Start:
+def start_for(spec: AtmcSpec, splits: Splits, starts: dict[str, Start]) -> Start:
     key = AtmcTask.start_key(spec)
     if key not in starts:
         start = AtmcTask.make_start(spec, splits, device="cpu", report=lambda row: None)
@@ -363,4 +364,4 @@ def test_a_trial_that_is_not_what_its_method_says_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"compress\.bits is 4, which method al0 fixes to 32; remove it, or the method"
     ):
-        TrialSpec.model_validate(document)
+        AtmcSpec.model_validate(document)

@@ -14,13 +14,14 @@ from shell import program
 from torch import Tensor, nn
 
 from atmc_search import api
-from atmc_search.attacks import Attack
+from atmc_search.attacks import Attack, ThreatModel
 from atmc_search.data import Splits
 from atmc_search.errors import AtmcError, RunError
 from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, RunFolder, parameter_columns
-from atmc_search.spec import Component, StudySpec, ThreatModel, TrialSpec, parse_study
+from atmc_search.spec import Component, StudySpec, parse_study
 from atmc_search.tasks import AtmcTask, Start
-from atmc_search.tasks.remeasure import MASKING_IMAGES, recurve, remeasure, spread
+from atmc_search.tasks.atmc.remeasure import MASKING_IMAGES, recurve, remeasure, spread
+from atmc_search.tasks.atmc.spec import AtmcSpec
 from atmc_search.training import save_tensors
 
 
@@ -46,7 +47,7 @@ REASON = "diverged: weights are not finite after epoch 1"
 @pytest.fixture(scope="module")
 def run(
     tmp_path_factory: pytest.TempPathFactory,
-    tiny_trial: Callable[..., TrialSpec],
+    tiny_trial: Callable[..., AtmcSpec],
     tiny_splits: Splits,
     tiny_start: Start,
 ) -> RunFolder:
@@ -270,7 +271,7 @@ def test_curves_of_the_front_as_json_draw_nothing_unasked(atmc, run):
 
 
 def test_default_radii_of_linf_end_at_the_range_of_a_pixel():
-    from atmc_search.tasks.remeasure import EPS_SHARES, default_radii
+    from atmc_search.tasks.atmc.remeasure import EPS_SHARES, default_radii
 
     near = default_radii(ThreatModel(eps=0.1))
     assert near == pytest.approx([share * 0.1 for share in EPS_SHARES])

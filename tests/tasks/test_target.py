@@ -9,9 +9,10 @@ import torch
 
 from atmc_search.compress import GlobalL0
 from atmc_search.errors import SpecError
-from atmc_search.spec import CompressSpec, TargetSpec, parse_study
+from atmc_search.spec import parse_study
 from atmc_search.tasks import AtmcTask
-from atmc_search.tasks.target import TargetControl
+from atmc_search.tasks.atmc.spec import CompressSpec, TargetSpec
+from atmc_search.tasks.atmc.target import TargetControl
 from atmc_search.training import Constrained
 
 

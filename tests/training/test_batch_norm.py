@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atmc_search.attacks import FGSM, NoAttack, perturb
+from atmc_search.attacks import FGSM, NoAttack, ThreatModel, perturb
 from atmc_search.data import DeviceData, ImageSet
-from atmc_search.spec import ThreatModel
 from atmc_search.training import AttackedBatches, attacked_loss, has_running_statistics, reestimated
 
 

@@ -6,9 +6,9 @@ from pydantic import ValidationError
 from stages import plain_stage
 from torch import nn
 
-from atmc_search.attacks import FGSMRS, PGD
+from atmc_search.attacks import FGSMRS, PGD, ThreatModel
 from atmc_search.data import DeviceData
-from atmc_search.spec import Component, ThreatModel
+from atmc_search.spec import Component
 from atmc_search.training import Guard
 
 

@@ -12,12 +12,12 @@ from pydantic import PrivateAttr
 from stages import plain_stage
 from torch import Tensor, nn
 
-from atmc_search.attacks import FGSM, PGD, Attack, perturb
+from atmc_search.attacks import FGSM, PGD, Attack, ThreatModel, perturb
 from atmc_search.compress import Codebook, CubicSchedule, GlobalL0, GrowSchedule, constrained_weights, factorise
 from atmc_search.data import DeviceData, ImageSet, Splits
 from atmc_search.errors import TrialFailed
 from atmc_search.models import build_model
-from atmc_search.spec import StageSpec, ThreatModel, TrialSpec
+from atmc_search.tasks.atmc.spec import AtmcSpec
 from atmc_search.training import (
     Constrained,
     EpochStats,
@@ -27,6 +27,7 @@ from atmc_search.training import (
     seeded,
     train_epoch,
 )
+from atmc_search.training.stage import StageSpec
 
 THREAT = ThreatModel(norm="linf", eps=0.1)
 CPU = torch.device("cpu")
@@ -353,7 +354,7 @@ class Counted(Constrained):
         self.counts.append(sum(int(torch.count_nonzero(w)) for w in self.weights.values()))
 
 
-def bound(model: nn.Module, spec: TrialSpec, factors: str) -> Counted:
+def bound(model: nn.Module, spec: AtmcSpec, factors: str) -> Counted:
     layers = factorise(model, factors)  # type: ignore[arg-type]
     dense = sum(layer.rows * layer.columns for layer in layers)
     settings = spec.compress
@@ -365,7 +366,7 @@ def bound(model: nn.Module, spec: TrialSpec, factors: str) -> Counted:
 @pytest.mark.parametrize("factors", ["none", "uvc", "uvc_plain"])
 @pytest.mark.parametrize("keep", [0.01, 0.3])
 def test_after_every_step_all_factors_together_keep_the_budget(
-    digits, tiny_trial: Callable[..., TrialSpec], factors, keep
+    digits, tiny_trial: Callable[..., AtmcSpec], factors, keep
 ):
     model = fresh()
     dense = sum(m.weight.numel() for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from atmc_search.compress import GlobalL0
-from atmc_search.spec import CompressSpec
+from atmc_search.tasks.atmc.spec import CompressSpec
 from atmc_search.training import Constrained, Quotas, ScoreSearch, first_scores
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from atmc_search.compress import GlobalL0
-from atmc_search.spec import CompressSpec
+from atmc_search.tasks.atmc.spec import CompressSpec
 from atmc_search.training import Constrained, ScoreSearch, first_scores, largest_of_all, largest_of_each
 
 

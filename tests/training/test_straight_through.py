@@ -12,11 +12,11 @@ from stages import plain_stage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atmc_search.attacks import Attack, NoAttack
+from atmc_search.attacks import Attack, NoAttack, ThreatModel
 from atmc_search.compress import Codebook, GlobalL0, constrained_weights, factorise, kmeans_with_zero
 from atmc_search.data import DeviceData
 from atmc_search.models import build_model
-from atmc_search.spec import CompressSpec, ThreatModel
+from atmc_search.tasks.atmc.spec import CompressSpec
 from atmc_search.training import Constrained, fitted_centres, make_optimizer, on_centres, train_epoch
 
 THREAT = ThreatModel(norm="linf", eps=0.05)

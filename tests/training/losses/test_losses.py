@@ -7,11 +7,11 @@ import torch
 from stages import plain_stage
 from torch import nn
 
-from atmc_search.attacks import PGD, perturb
+from atmc_search.attacks import PGD, ThreatModel, perturb
 from atmc_search.data import DeviceData
 from atmc_search.errors import SpecError
 from atmc_search.models import build_model
-from atmc_search.spec import Component, ThreatModel
+from atmc_search.spec import Component
 from atmc_search.training import build_loss, make_optimizer, seeded, train_epoch
 from atmc_search.training.losses import CrossEntropy, Loss, Trades
 
