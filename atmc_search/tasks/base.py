@@ -194,7 +194,6 @@ class Task(ABC):
         Raises:
             SpecError: names the dotted path.
         """
-        return None
 
     @classmethod
     def least(cls, spec: Any, data: Any) -> Mapping[str, float]:
