@@ -9,9 +9,9 @@ import pytest
 import torch
 from stages import PAPER, PLAIN_SGD
 
-from atmc_search.data import Splits, load_splits
-from atmc_search.tasks import AtmcTask, Start
-from atmc_search.tasks.atmc.spec import AtmcSpec
+from atmc_search.tasks import Start, start_of
+from atmc_search.tasks.atmc import AtmcSpec, AtmcTask
+from atmc_search.tasks.atmc.data import AtmcData
 
 _TINY: dict[str, Any] = {
     "data": {"name": "digits", "train_size": 256, "validation_size": 100, "test_size": 50},
@@ -45,12 +45,12 @@ def tiny_trial() -> Callable[..., AtmcSpec]:
 
 
 @pytest.fixture(scope="session")
-def tiny_splits(tiny_trial: Callable[..., AtmcSpec]) -> Splits:
+def tiny_splits(tiny_trial: Callable[..., AtmcSpec]) -> AtmcData:
     """The images of `tiny_trial()`."""
-    return load_splits(tiny_trial().data)
+    return AtmcTask.load(tiny_trial())
 
 
 @pytest.fixture(scope="session")
-def tiny_start(tiny_trial: Callable[..., AtmcSpec], tiny_splits: Splits) -> Start:
+def tiny_start(tiny_trial: Callable[..., AtmcSpec], tiny_splits: AtmcData) -> Start:
     """The dense start of `tiny_trial()`, and of every trial that differs only in train, compress and seed."""
-    return AtmcTask.make_start(tiny_trial(), tiny_splits, device="cpu", report=lambda figures: None)
+    return start_of(AtmcTask, tiny_trial(), tiny_splits, device="cpu", report=lambda figures: None)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from atmc_search import pareto
 from atmc_search.api.runs import constraint_specs, objectives_of
-from atmc_search.errors import AtmcError, did_you_mean
+from atmc_search.errors import AtmcError, RunError, did_you_mean
 from atmc_search.report import column_named, columns_in
 from atmc_search.report.decision import Decision, Relaxed
 from atmc_search.results.derive import MEASURED
@@ -50,9 +50,12 @@ def choose(
     asked = [pareto.Bound(name, limit, "max") for name, limit in (max or {}).items()]
     asked += [pareto.Bound(name, limit, "min") for name, limit in (min or {}).items()]
     kept = _constraints(trials.attrs.get("constraints") if constraints is None else constraints)
-    kept = [bound for bound in kept if bound not in asked and bound.metric in table]
+    if absent := next((bound.metric for bound in kept if bound.metric not in table), ""):
+        raise RunError(f"constraint on {absent!r}: not a metric of these results; {did_you_mean(absent, list(table))}")
     ties = [(name, d == "max") for name, d in directions.items() if name != metric and name in table]
-    choice = pareto.choose(table, [*asked, *kept], metric, maximise=direction == "max", tie_break=ties)
+    choice = pareto.choose(
+        table, list(dict.fromkeys([*asked, *kept])), metric, maximise=direction == "max", tie_break=ties
+    )
     row = None if choice.index is None else measured.iloc[choice.index]
     shown = dict.fromkeys([*directions, *(bound.metric for bound in asked), metric])
     folder = Path(trials.attrs.get("folder", ""))

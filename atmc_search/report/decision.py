@@ -91,10 +91,11 @@ def _relaxations(decision: Decision) -> list[str]:
 
 
 def _name(decision: Decision, change: Relaxation) -> str:
-    """The bound that is to be changed, as the user wrote it."""
-    if Bound(change.metric, change.limit, change.kind) in decision.constraints:
-        return f"the study's constraints.{change.metric}.{change.kind}"
-    return f"--{change.kind} {change.metric}"
+    """The bound that is to be changed, where the user wrote it; perhaps in two places."""
+    bound = Bound(change.metric, change.limit, change.kind)
+    asked = [f"--{bound.kind} {bound.metric}"] if bound in decision.bounds else []
+    kept = [f"the study's constraints.{bound.metric}.{bound.kind}"] if bound in decision.constraints else []
+    return " and ".join(asked + kept)
 
 
 def _within(decision: Decision) -> str:

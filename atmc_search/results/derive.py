@@ -46,8 +46,7 @@ def front_of(
     if trials.empty:
         return trials
     for name in objectives:
-        if name not in trials.columns:
-            raise RunError(f"objective {name!r}: no such column; {did_you_mean(name, list(trials.columns))}")
+        _floats(trials, name, f"objective {name!r}")
     allowed = trials["state"].isin(MEASURED).to_numpy() & feasible(trials, constraints or {})
     values = minimised(trials, objectives)
     values[~allowed] = np.nan  # rows that are not finite never reach the front
@@ -60,11 +59,23 @@ def feasible(trials: pd.DataFrame, constraints: Mapping[str, BoundSpec]) -> NDAr
     """(n,) which trials keep every bound; a missing metric keeps none."""
     kept = np.ones(len(trials), dtype=bool)
     for name, bound in constraints.items():
-        if name not in trials.columns:
-            raise RunError(f"constraint on {name!r}: no such column; {did_you_mean(name, list(trials.columns))}")
-        values = trials[name].to_numpy(dtype=float, na_value=np.nan)
+        values = _floats(trials, name, f"constraint on {name!r}")
         kept &= np.array([bound.violation(value) <= 0 for value in values], dtype=bool)
     return kept
+
+
+def _floats(trials: pd.DataFrame, name: str, what: str) -> NDArray[np.float64]:
+    """(n,) a metric; NaN where there is none.
+
+    Raises:
+        RunError: no such column, or it holds no numbers.
+    """
+    if name not in trials.columns:
+        raise RunError(f"{what}: no such column; {did_you_mean(name, list(trials.columns))}")
+    try:
+        return trials[name].to_numpy(dtype=float, na_value=np.nan)
+    except (TypeError, ValueError):
+        raise RunError(f"{what}: its values are no numbers; name a metric that has some") from None
 
 
 def minimised(trials: pd.DataFrame, objectives: Mapping[str, str]) -> NDArray[np.float64]:

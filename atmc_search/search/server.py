@@ -34,6 +34,8 @@ KEPT_DATA = 4
 """Sets of data that the driver and the server hold at a time."""
 
 _KEPT_STARTS = 4
+_KEPT_FIGURES = 16
+"""Starts whose figures are still told; the display says each once."""
 _LEASE_S = 120.0
 _TRIES = 3
 """Times that a start may fail by what may pass."""
@@ -86,7 +88,7 @@ class TrialServer:
         self._checkpoints = Checkpoints(run, token)
         self._data: Recent[str, list[ray.ObjectRef[Any]]] = Recent(KEPT_DATA)
         self._starts: Recent[str, ray.ObjectRef[Any]] = Recent(_KEPT_STARTS)
-        self._ready: dict[str, Mapping[str, Any]] = {}
+        self._ready: Recent[str, Mapping[str, Any]] = Recent(_KEPT_FIGURES)
         self._failed: dict[str, str] = {}
         self._given_up: dict[str, _GivenUp] = {}
         self._making: dict[str, _Making] = {}
@@ -156,10 +158,13 @@ class TrialServer:
 
     def give_up_start(self, key: str, owner: int, reason: str) -> None:
         """The maker could not make it for now: it is tried again, and after some tries fails for all."""
+        making = self._making.get(key)
+        if making is None or making.owner != owner:
+            return  # said before, or another one makes it now
         before = self._given_up.get(key)
         tries = 1 + (before.tries if before else 0)
         self._given_up[key] = _GivenUp(tries, owner, time.monotonic(), reason)
-        self._making.pop(key, None)
+        del self._making[key]
         if tries >= _TRIES:
             self.fail_start(key, f"{reason} (in {tries} tries)")
 

@@ -27,7 +27,7 @@ from atmc_search.search.recent import Recent
 from atmc_search.search.sampler import START_TRIAL, TRIAL_NUMBER
 from atmc_search.search.server import HEARTBEAT_S
 from atmc_search.spec import ResourcesSpec, StudySpec, TrialSpec, fingerprint
-from atmc_search.tasks import Report, Start, Task, TrialSpace, task_named
+from atmc_search.tasks import Report, Start, Task, TrialSpace, facts_of, task_named
 from atmc_search.training import make_repeatable
 from atmc_search.version import __version__
 
@@ -172,7 +172,7 @@ class TrialTrainable(tune.Trainable):
         }
         start = self._start(spec, data, number)
         self._facts["start"] = start.origin
-        meta = {"study": self._trials.study.name, "trial": number} | ({"inputs": inputs} if inputs else {})
+        meta = facts_of(self._trials.study.name, inputs, trial=number)
         return kind(spec, data, start, device=self._device, meta=meta)
 
     def _load(self, key: str) -> Any:

@@ -152,4 +152,7 @@ def load_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
 
 def dump_yaml(spec: StudySpec) -> str:
     """The spec as YAML that `load_study` reads back to an equal one."""
-    return yaml.dump(spec.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False)  # ASCII: PyYAML loses a bare U+0085
+    document = spec.model_dump(mode="json")
+    if not document["objectives"]:  # those of its task, which are not filled in yet
+        del document["objectives"]
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False)  # ASCII: PyYAML loses a bare U+0085

@@ -127,6 +127,13 @@ class StudySpec(Section):
             raise ValueError("names a folder; use letters, digits, '.', '_' and '-', at most 100")
         return name
 
+    @field_validator("objectives")  # which sees only what was given
+    @classmethod
+    def _some(cls, objectives: dict[str, str]) -> dict[str, str]:
+        if not objectives:
+            raise ValueError("needs at least one objective; name one, {cost: min}, or leave objectives out")
+        return objectives
+
     @model_validator(mode="after")
     def _template(self) -> StudySpec:
         # A SpecError passes through pydantic unwrapped: it names its own path.

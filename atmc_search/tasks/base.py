@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel
@@ -338,3 +339,23 @@ class Task(ABC):
         Args as `remeasure`, but data: settings of the section `data`.
         """
         raise AtmcError(f"task {cls.__name__}: its artifacts cannot be measured without their run; use verify")
+
+
+def facts_of(study: str, inputs: Mapping[str, str], **more: Any) -> dict[str, Any]:
+    """The small facts that travel in an artifact: its study, and the files that its trial started from, by name.
+
+    Args:
+        study: its name.
+        inputs: what `Task.inputs` gave; an artifact names no folders of whoever made it.
+        more: other facts.
+    """
+    named = {PurePath(name).name: digest for name, digest in inputs.items()}
+    return {"study": study, **more} | ({"inputs": named} if named else {})
+
+
+def start_of(task: type[Task], spec: Any, data: Any, *, device: str, report: Report) -> Start:
+    """The start of a trial, made and measured here, where no other trial shares it."""
+    start = task.make_start(spec, data, device=device, report=report)
+    if not task.start_figures_key(spec, data):
+        return start
+    return replace(start, facts={**start.facts, **task.measure_start(spec, data, start, device=device)})

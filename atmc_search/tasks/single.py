@@ -11,7 +11,8 @@ from atmc_search.errors import SpecError
 from atmc_search.formatting import number
 from atmc_search.space import centre
 from atmc_search.spec import StudySpec
-from atmc_search.tasks import Start, TrialSpace
+from atmc_search.tasks.base import facts_of, start_of
+from atmc_search.tasks.trials import TrialSpace
 from atmc_search.training import make_repeatable
 
 
@@ -44,12 +45,10 @@ def run_trial(study: StudySpec, *, device: str, tell: Callable[[str], None]) -> 
     for path, value in config.items():
         tell(f"{path} = {value:.6g}" if isinstance(value, float) else f"{path} = {value}")
     name = kind.start_name
-    start = kind.make_start(spec, data, device=device, report=lambda row: tell(f"{name}: {_line(row)}"))
-    if kind.start_figures_key(spec, data):
-        start = Start(start.tensors, {**start.facts, **kind.measure_start(spec, data, start, device=device)})
+    start = start_of(kind, spec, data, device=device, report=lambda row: tell(f"{name}: {_line(row)}"))
     if start.facts:
         tell(f"{name}: {_line(start.facts)}")
-    task = kind(spec, data, start, device=device, meta={"study": study.name})
+    task = kind(spec, data, start, device=device, meta=facts_of(study.name, kind.inputs(spec, data)))
     metrics: dict[str, Any] = {}
     while not task.done:
         metrics = task.step()

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from atmc_search.attacks import Attack, ThreatModel, perturb
 from atmc_search.data import DeviceData
-from atmc_search.training.loop import seeded
+from atmc_search.training.repeatable import seeded
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,18 @@ Where it finds that, the last good epoch's weights come back and PGD-7 trains in
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from atmc_search.attacks import PGD, Attack, ThreatModel, perturb
 from atmc_search.data import DeviceData
-from atmc_search.training.loop import seeded
+from atmc_search.training.repeatable import seeded
+from atmc_search.training.state import State
 
 WATCHING = PGD(steps=10)
 INSTEAD = PGD(steps=7)
@@ -32,6 +36,7 @@ class Guard:
         seed: of the batch and of both attacks, equal in all epochs.
         best: the highest share of the batch that survived PGD-10 after an epoch.
         collapsed_at: the epoch (from 1) after which robustness was found collapsed; 0: not so far.
+        good: the state to go back to: that of the last epoch without a collapse; None: none was kept.
     """
 
     data: DeviceData
@@ -40,6 +45,7 @@ class Guard:
     seed: int
     best: float = 0.0
     collapsed_at: int = 0
+    good: State | None = None
 
     @property
     def training(self) -> Attack:
@@ -60,6 +66,21 @@ class Guard:
             return True
         self.best = max(self.best, robust)
         return False
+
+    def keep(self, state: State) -> None:
+        """Remembers a copy of a state as the one to go back to."""
+        tensors, facts = state
+        self.good = {name: tensor.detach().clone() for name, tensor in tensors.items()}, copy.deepcopy(facts)
+
+    def state(self) -> State:
+        """What a checkpoint holds of it. After a collapse there is nothing to go back to any more."""
+        tensors, facts = self.good if self.good is not None and not self.collapsed_at else ({}, None)
+        return dict(tensors), {"best": self.best, "collapsed_at": self.collapsed_at, "good": facts}
+
+    def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Goes on from what `state` gave."""
+        self.best, self.collapsed_at = facts["best"], facts["collapsed_at"]
+        self.good = None if facts["good"] is None else (dict(tensors), facts["good"])
 
     def _surviving(self, model: nn.Module, attack: Attack) -> float:
         training = model.training

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from atmc_search.compress import GlobalL0, Weights
+from atmc_search.training.state import State
 
 _LEAST = 0.1
 _STEPS = 20
@@ -115,7 +116,7 @@ class Quotas:
         self.velocities.mul_(self.momentum).add_(of_shares * (1 - self._least) * inner * (1 - inner))
         self.quotas.sub_(self.velocities, alpha=self.lr * rate)
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def state(self) -> State:
         """What a checkpoint holds of it."""
         return {"quotas": self.quotas, "velocities": self.velocities}, {"steps": self.steps, "met": self.met}
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from atmc_search.compress import Constraint, Weights
 from atmc_search.training.quotas import Quotas, largest_of_counts
+from atmc_search.training.state import State, grouped, joined
 
 
 @dataclass
@@ -87,6 +89,18 @@ class ScoreSearch:
             weight.grad = None  # the optimizer passes over a weight without one
         if self.quotas is not None:
             self.quotas.learn(torch.stack(of_layers), progress / self.share, fall)
+
+    def state(self) -> State:
+        """What a checkpoint holds of it."""
+        quotas, facts = ({}, {}) if self.quotas is None else self.quotas.state()
+        return joined({"scores": self.scores, "velocities": self.velocities, "quotas": quotas}), facts
+
+    def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Goes on from `state`."""
+        groups = grouped(tensors)
+        self.scores, self.velocities = groups["scores"], groups["velocities"]
+        if self.quotas is not None:
+            self.quotas.load(groups["quotas"], facts)
 
 
 def first_scores(weight: Tensor) -> Tensor:

@@ -7,10 +7,6 @@ several noisy ones and so a little optimistic; images that chose nothing (`verif
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from atmc_search.tasks.atmc.spec import CompressSpec
 
 
 @dataclass
@@ -33,13 +29,3 @@ class Selection:
         elif counts:
             self.since += 1
         return better
-
-
-def in_force(settings: CompressSpec, progress: float) -> bool:
-    """Whether all constraints have set in after a share `progress` of training: patience does not run before."""
-    begin = settings.codebook_from if settings.quantised else 0.0
-    if settings.scored:
-        begin = max(begin, settings.scores.share)
-    if settings.schedule is not None:
-        begin = max(begin, settings.schedule.end)
-    return progress > begin

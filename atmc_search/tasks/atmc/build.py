@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from atmc_search.artifact import Architecture
 from atmc_search.attacks import build_attack
 from atmc_search.data import DeviceData, Splits, augment
+from atmc_search.errors import SpecError
 from atmc_search.measure import Measurement, measure
 from atmc_search.tasks.atmc.spec import AtmcSpec
 
@@ -17,6 +18,26 @@ from atmc_search.tasks.atmc.spec import AtmcSpec
 def architecture_of(spec: AtmcSpec, data: Splits) -> Architecture:
     """The model that the spec asks for, on this data's images and classes."""
     return Architecture(spec.model.name, spec.model.args, data.input_shape, data.classes)
+
+
+def normalisation_of(spec: AtmcSpec, data: Splits) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, by which the model's first layer normalises.
+
+    Raises:
+        SpecError: the spec gives them for another number of channels.
+    """
+    channels, given = data.input_shape[0], spec.model.normalize
+    if given == "data":
+        return data.channel_stats()
+    if isinstance(given, str):
+        return (0.0,) * channels, (1.0,) * channels
+    mean, std = given
+    if len(mean) != channels:
+        raise SpecError(
+            f"trial.model.normalize: has {len(mean)} means and deviations, and the images {channels} channels; give "
+            "one for each channel"
+        )
+    return tuple(mean), tuple(std)
 
 
 def augmentation_of(spec: AtmcSpec) -> Callable[[Tensor, torch.Generator], Tensor] | None:

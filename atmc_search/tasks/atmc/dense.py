@@ -1,4 +1,4 @@
-"""The dense stage: adversarial training without constraints, and which of its epochs trials start from."""
+"""The dense start: training without constraints, which of its epochs trials start from, and its figures."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from atmc_search.artifact import read_header, unpack
 from atmc_search.attacks import PGD, NoAttack, build_attack
 from atmc_search.data import DeviceData, ImageSet, Splits
+from atmc_search.errors import SpecError, shown
 from atmc_search.export.costs import running_costs
 from atmc_search.measure import measure
 from atmc_search.models import placed
-from atmc_search.tasks.atmc.build import architecture_of, augmentation_of, measured_as_asked
+from atmc_search.tasks.atmc.build import architecture_of, augmentation_of, measured_as_asked, normalisation_of
+from atmc_search.tasks.atmc.data import AtmcData
 from atmc_search.tasks.atmc.model_facts import dense_bytes
 from atmc_search.tasks.atmc.spec import AtmcSpec
 from atmc_search.tasks.base import Report, Start
@@ -55,12 +58,34 @@ class DenseSelection:
         model.load_state_dict(self._weights)
 
 
-def dense_start(spec: AtmcSpec, data: Splits, *, device: str, report: Report) -> Start:
-    """Trains the dense model adversarially and measures it as trials are measured."""
+def initial_model(spec: AtmcSpec, data: AtmcData) -> nn.Module:
+    """The model that the dense stage begins with, on the CPU: fresh, or with the weights of the spec's file.
+
+    Raises:
+        SpecError: the file's weights are of another model.
+    """
+    model = architecture_of(spec, data).build(*normalisation_of(spec, data), seed=spec.dense.seed)
+    if data.weights is not None:
+        model.load_state_dict(data.weights.state(model, spec.model.name))
+    return model
+
+
+def check_start(spec: AtmcSpec, data: AtmcData) -> None:
+    """Refuses a normalisation that does not fit the images, and weights that do not fit the model.
+
+    Raises:
+        SpecError: says which.
+    """
+    normalisation_of(spec, data)
+    if data.weights is not None:
+        data.weights.state(architecture_of(spec, data).build(), spec.model.name)
+
+
+def dense_start(spec: AtmcSpec, data: AtmcData, *, device: str, report: Report) -> Start:
+    """The dense model: trained adversarially, read from a file, or both."""
     began = time.perf_counter()
     place = torch.device(device)
-    mean, std = data.channel_stats()
-    model = placed(architecture_of(spec, data).build(mean, std, seed=spec.dense.seed), place)
+    model = placed(initial_model(spec, data), place)
     train = DeviceData(data.train, place)
     attack, loss = (
         build_attack(spec.dense.attack, path="trial.dense.attack"),
@@ -97,18 +122,45 @@ def dense_start(spec: AtmcSpec, data: Splits, *, device: str, report: Report) ->
         report(row)
     if selection is not None:
         selection.restore(model)
-    figures = measured_as_asked(spec, model.eval(), DeviceData(data.validation, place))
-    costs = running_costs(model.cpu(), architecture_of(spec, data), spec.evaluate.runtime)
     facts = {
         "dense_collapsed_epoch": guard.collapsed_at,
         "dense_epoch": spec.dense.epochs if selection is None else selection.epoch,
+        "dense_s": time.perf_counter() - began,
+    }
+    tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    return Start(tensors, facts, "trained" if data.weights is None else data.weights.origin)
+
+
+def start_from_artifact(spec: AtmcSpec, data: Splits, artifact: bytes) -> Start:
+    """Another trial's model as the start.
+
+    Raises:
+        AtmcError: the artifact is damaged, or of another architecture.
+    """
+    header, wanted = read_header(artifact), architecture_of(spec, data)
+    found = (header["model"], header["args"], tuple(header["input"]), header["classes"])
+    if found != (wanted.name, dict(wanted.args), wanted.input_shape, wanted.classes):
+        raise SpecError(f"the trial to start from is of another model, {shown(found)}; name one of the same model")
+    model = unpack(artifact, allow_custom_models=True)  # the model that the spec itself names
+    tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    return Start(tensors, {"dense_collapsed_epoch": 0, "dense_epoch": 0, "dense_s": 0.0})
+
+
+def start_figures(spec: AtmcSpec, data: Splits, start: Start, *, device: str) -> dict[str, Any]:
+    """The start measured as trials are measured: what they are compared with."""
+    began = time.perf_counter()
+    architecture = architecture_of(spec, data)
+    model = architecture.build()
+    model.load_state_dict(dict(start.tensors))
+    figures = measured_as_asked(spec, placed(model, device).eval(), DeviceData(data.validation, torch.device(device)))
+    costs = running_costs(model.cpu(), architecture, spec.evaluate.runtime)
+    return {
         "dense_size_bytes": dense_bytes(model),
         **{f"dense_{name}": value for name, value in costs.items()},
         **figures.metrics("dense_"),
         **figures.intervals("dense_"),
-        "dense_s": time.perf_counter() - began,
+        "dense_s": start.facts.get("dense_s", 0.0) + time.perf_counter() - began,
     }
-    return Start({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}, facts)
 
 
 def _copied(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -22,7 +22,7 @@ from atmc_search.compress import (
     factorise,
     layers_to_compress,
 )
-from atmc_search.data import DeviceData, Splits, load_splits
+from atmc_search.data import DeviceData, Splits
 from atmc_search.errors import TrialFailed
 from atmc_search.export.costs import running_costs
 from atmc_search.measure import masking_checks
@@ -43,13 +43,15 @@ from atmc_search.tasks.atmc.constraints import (
     schedule_of,
     search_of,
 )
-from atmc_search.tasks.atmc.dense import dense_start
+from atmc_search.tasks.atmc.data import AtmcData, inputs, load, load_key
+from atmc_search.tasks.atmc.dense import check_start, dense_start, start_figures, start_from_artifact
 from atmc_search.tasks.atmc.deploy import FIGURES_BYTES, Deployer, overhead_bytes
 from atmc_search.tasks.atmc.feasibility import check_possible, dense_figures, least_figures
 from atmc_search.tasks.atmc.methods import METHOD_PATH, METHODS, as_method_says, method_of
 from atmc_search.tasks.atmc.model_facts import dense_weights
 from atmc_search.tasks.atmc.remeasure import curves, evaluated, remeasured
 from atmc_search.tasks.atmc.spec import AtmcSpec
+from atmc_search.tasks.atmc.start_keys import earlier_start_keys, start_figures_key, start_key
 from atmc_search.tasks.atmc.target import TargetControl
 from atmc_search.tasks.base import Remeasured, Report, Start, Task
 from atmc_search.training import (
@@ -164,35 +166,60 @@ class AtmcTask(Task):
         return method is None or method.uses(path)
 
     @classmethod
-    def load(cls, spec: AtmcSpec) -> Splits:
-        return load_splits(spec.data)
+    def load_key(cls, spec: AtmcSpec) -> str:
+        return load_key(spec)
 
     @classmethod
-    def describe(cls, spec: AtmcSpec, data: Splits) -> str:
+    def load(cls, spec: AtmcSpec) -> AtmcData:
+        return load(spec)
+
+    @classmethod
+    def inputs(cls, spec: AtmcSpec, data: AtmcData) -> Mapping[str, str]:
+        return inputs(spec, data)
+
+    @classmethod
+    def describe(cls, spec: AtmcSpec, data: AtmcData) -> str:
         sizes = f"{len(data.train):,} training, {len(data.validation):,} validation, {len(data.test):,} test images"
-        return f"data {spec.data.name}: {sizes}"
+        start = data.weights
+        given = "" if start is None else f"\n{START}: {start.name} (SHA-256 {start.sha256[:12]}…), measured before trials"
+        return f"data {spec.data.name}: {sizes}{given}"
 
     @classmethod
-    def check(cls, spec: AtmcSpec, data: Splits) -> None:
+    def check(cls, spec: AtmcSpec, data: AtmcData) -> None:
         check_possible(spec, data)
+        check_start(spec, data)
 
     @classmethod
-    def least(cls, spec: AtmcSpec, data: Splits) -> Mapping[str, float]:
+    def least(cls, spec: AtmcSpec, data: AtmcData) -> Mapping[str, float]:
         return least_figures(spec, data)
 
     @classmethod
-    def reference(cls, spec: AtmcSpec, data: Splits) -> Mapping[str, float]:
+    def reference(cls, spec: AtmcSpec, data: AtmcData) -> Mapping[str, float]:
         return dense_figures(spec, data)
 
     @classmethod
-    def start_key(cls, spec: AtmcSpec, data: Splits) -> str:
-        parts = spec.model_dump(mode="json", include={"data", "model", "threat", "dense", "evaluate"})
-        of_trials = ("masking_images", "select")
-        return fingerprint(parts | {"evaluate": {k: v for k, v in parts["evaluate"].items() if k not in of_trials}})
+    def start_key(cls, spec: AtmcSpec, data: AtmcData) -> str:
+        return start_key(spec, data)
 
     @classmethod
-    def make_start(cls, spec: AtmcSpec, data: Splits, *, device: str, report: Report) -> Start:
+    def make_start(cls, spec: AtmcSpec, data: AtmcData, *, device: str, report: Report) -> Start:
         return dense_start(spec, data, device=device, report=report)
+
+    @classmethod
+    def start_figures_key(cls, spec: AtmcSpec, data: AtmcData) -> str:
+        return start_figures_key(spec)
+
+    @classmethod
+    def measure_start(cls, spec: AtmcSpec, data: AtmcData, start: Start, *, device: str) -> Mapping[str, Any]:
+        return start_figures(spec, data, start, device=device)
+
+    @classmethod
+    def start_from(cls, spec: AtmcSpec, data: AtmcData, artifact: bytes) -> Start:
+        return start_from_artifact(spec, data, artifact)
+
+    @classmethod
+    def earlier_start_keys(cls, spec: AtmcSpec) -> Sequence[str]:
+        return earlier_start_keys(spec)
 
     @classmethod
     def remeasure(cls, artifact: bytes, spec: AtmcSpec, data: Splits, **how: Any) -> Remeasured:

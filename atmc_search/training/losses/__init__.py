@@ -5,14 +5,14 @@ from inspect import isabstract
 from atmc_search.attacks import build_attack
 from atmc_search.errors import SpecError, shown
 from atmc_search.registry import resolve, validated
-from atmc_search.training.losses.base import Loss
+from atmc_search.training.losses.base import Loss, weighted_mean
 from atmc_search.training.losses.cross_entropy import CrossEntropy
 from atmc_search.training.losses.trades import Trades
 from atmc_search.training.stage import StageSpec
 
 LOSSES: dict[str, type[Loss]] = {"cross_entropy": CrossEntropy, "trades": Trades}
 
-__all__ = ["LOSSES", "CrossEntropy", "Loss", "Trades", "build_loss"]
+__all__ = ["LOSSES", "CrossEntropy", "Loss", "Trades", "build_loss", "weighted_mean"]
 
 
 def build_loss(stage: StageSpec, *, path: str) -> Loss:

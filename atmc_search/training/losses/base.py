@@ -21,7 +21,9 @@ class Loss(BaseModel, ABC):
         return None
 
     @abstractmethod
-    def __call__(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The loss, with its graph.
 
         Args:
@@ -29,7 +31,15 @@ class Loss(BaseModel, ABC):
             x: (n, c, h, w) in [0, 1], untouched.
             x_adv: the same images, attacked.
             y: (n,) labels.
+            weights: (n,) of the examples, not negative and not all 0; None: all the same. It is only passed where
+                there are some: a loss of your own may do without the argument.
 
         Returns:
-            the mean over the batch, a scalar, in nats; and (n, classes) logits of x_adv.
+            the mean over the batch, a scalar, in nats, weighted where there are weights; and (n, classes) logits of
+            x_adv.
         """
+
+
+def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Σ wᵢ vᵢ / Σ wᵢ over the examples of a batch; without weights their mean. Both are (n,)."""
+    return values.mean() if weights is None else (weights * values).sum() / weights.sum()

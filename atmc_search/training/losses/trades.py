@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atmc_search.attacks import Reference
-from atmc_search.training.losses.base import Loss
+from atmc_search.training.losses.base import Loss, weighted_mean
 
 
 class Trades(Loss):
@@ -26,11 +26,17 @@ class Trades(Loss):
     def reference(self) -> Reference:
         return _predictions
 
-    def __call__(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         clean = model(x)
         logits = model(x_adv)
-        divergence = F.kl_div(logits.log_softmax(1), clean.log_softmax(1), reduction="batchmean", log_target=True)
-        return F.cross_entropy(clean, y) + self.beta * divergence, logits
+        seen, wanted = logits.log_softmax(1), clean.log_softmax(1)
+        if weights is None:
+            divergence = F.kl_div(seen, wanted, reduction="batchmean", log_target=True)
+            return F.cross_entropy(clean, y) + self.beta * divergence, logits
+        divergences = F.kl_div(seen, wanted, reduction="none", log_target=True).sum(1)
+        return weighted_mean(F.cross_entropy(clean, y, reduction="none") + self.beta * divergences, weights), logits
 
 
 def _predictions(model: nn.Module, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ them.
 
 from atmc_search.tasks.atmc.spec.compress import CompressSpec, QuotaSpec, ScheduleSpec, ScoreSpec, TargetSpec
 from atmc_search.tasks.atmc.spec.evaluate import EvaluateSpec
+from atmc_search.tasks.atmc.spec.model import ModelSpec
 from atmc_search.tasks.atmc.spec.stages import DenseSpec, DistillationSpec, TrainSpec
 from atmc_search.tasks.atmc.spec.trial import AtmcSpec
 
@@ -16,6 +17,7 @@ __all__ = [
     "DenseSpec",
     "DistillationSpec",
     "EvaluateSpec",
+    "ModelSpec",
     "QuotaSpec",
     "ScheduleSpec",
     "ScoreSpec",

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from atmc_search.spec import Section
 from atmc_search.training.stage import StageSpec
 
 
 class DenseSpec(StageSpec):
-    """The dense adversarially trained start, made once per distinct dense spec of a study."""
+    """The dense start: trained adversarially once per distinct dense spec of a study, or a model trained before."""
 
+    weights: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,  # so that specs of earlier releases keep their fingerprints
+        description="file with a trained model's weights to start from: a state dict (.safetensors, .pt, .pth, .ckpt, "
+        ".bin) or an artifact (.atmc); epochs > 0 trains on from it; default: initial weights",
+    )
     epochs: int = Field(
-        ge=0, description="passes over the training images; 0: trials start from the initial weights, untrained"
+        ge=0,
+        description="passes over the training images; 0: trials start from the initial weights, or from `weights` as "
+        "they are, where that is the default",
     )
     select: Literal["last", "best"] = Field(
         "last",
@@ -22,6 +31,13 @@ class DenseSpec(StageSpec):
         "validation images, so that dense_robust_accuracy is a little optimistic; verify is for test images",
     )
     seed: int = Field(0, ge=0, description="seed of initial weights, data order and attacks")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _trained_before(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("weights") is not None:
+            return {"epochs": 0, **given}
+        return given
 
 
 class DistillationSpec(Section):

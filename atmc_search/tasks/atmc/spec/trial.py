@@ -11,11 +11,12 @@ from pydantic import Field, field_validator, model_validator
 from atmc_search.attacks import ThreatModel, require_pixel_units
 from atmc_search.data import DataSpec
 from atmc_search.errors import did_you_mean, written
-from atmc_search.spec import Component, Section, TrialSpec
+from atmc_search.spec import Section, TrialSpec
 from atmc_search.spec.paths import value_at
 from atmc_search.tasks.atmc.methods import METHODS
 from atmc_search.tasks.atmc.spec.compress import CompressSpec
 from atmc_search.tasks.atmc.spec.evaluate import EvaluateSpec
+from atmc_search.tasks.atmc.spec.model import ModelSpec
 from atmc_search.tasks.atmc.spec.stages import DenseSpec, TrainSpec
 
 
@@ -24,7 +25,7 @@ class AtmcSpec(TrialSpec):
 
     method: str | None = Field(None, description="a preset: " + ", ".join(METHODS))
     data: DataSpec
-    model: Component
+    model: ModelSpec
     threat: ThreatModel
     dense: DenseSpec
     train: TrainSpec
@@ -74,9 +75,10 @@ class AtmcSpec(TrialSpec):
 
     @model_validator(mode="after")
     def _taught_by_something(self) -> AtmcSpec:
-        if self.train.distillation is not None and self.dense.epochs == 0:
+        if self.train.distillation is not None and self.dense.epochs == 0 and self.dense.weights is None:
             raise ValueError(
-                "train.distillation learns from the dense start and dense.epochs is 0; raise it, or remove it"
+                "train.distillation learns from the dense start and dense.epochs is 0; raise it, give dense.weights, "
+                "or remove it"
             )
         return self
 

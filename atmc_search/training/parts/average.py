@@ -6,12 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from atmc_search.training.parts.base import Moment, Part
+from atmc_search.training.state import State
 
-class WeightAverage:
+
+class Average(Part):
     """The average of a model's parameters and running statistics over its steps.
 
     a ← d a + (1 − d) θ after every step, d = min(decay, (1 + t) / (10 + t)) at step t = 0, 1, …: without that warmup
@@ -23,6 +27,7 @@ class WeightAverage:
         steps: how many steps it has taken in.
     """
 
+    name: ClassVar[str] = "average"
     tensors: Mapping[str, Tensor]
     steps: int
 
@@ -35,28 +40,30 @@ class WeightAverage:
         self.steps = 0
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Takes in the model's state after a step."""
+    def after_step(self, at: Moment) -> None:
+        """Takes in the model's state. It stands after the parts that move weights in this hook."""
         decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
         for name, tensor in self.tensors.items():
             tensor.lerp_(self._live[name], 1 - decay)
         self.steps += 1
 
-    def load(self, tensors: Mapping[str, Tensor], steps: int) -> None:
-        """Goes on from the `tensors` and `steps` of another average of this model."""
-        for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[name])
-        self.steps = steps
-
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """While open, the model holds the average."""
+    def final(self) -> Iterator[None]:
+        """Inside, the model holds the average."""
         held = {name: tensor.clone() for name, tensor in self._live.items()}
         _write(self._live, self.tensors)
         try:
             yield
         finally:
             _write(self._live, held)
+
+    def state(self) -> State:
+        return dict(self.tensors), {"steps": self.steps}
+
+    def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        for name, tensor in self.tensors.items():
+            tensor.copy_(tensors[name])
+        self.steps = facts["steps"]
 
 
 def _floats(model: nn.Module) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 ŵ = nearest centre of w's tensor where w ≠ 0, and 0 where it is 0: the pruning decides what is zero. Every step attacks
 and differentiates the network at ŵ and applies the gradient to the latent w, as if dŵ/dw were 1 (Bengio et al., arXiv
 1308.3432). The centres are those of k-means on the non-zeros, as in Deep Compression (arXiv 1510.00149), fitted again
-every `dual_every` steps from the ones before. Where codes have a price, cells are those of `compress.entropy`, whose
+every few steps from the ones before. Where codes have a price, cells are those of `compress.entropy`, whose
 edges hold until the next fit.
 """
 
@@ -12,12 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from atmc_search.compress import Codebook, Weights, kmeans_with_zero, priced_cells
-from atmc_search.training.admm import refuse_divergence
+from atmc_search.training.divergence import refuse_divergence
+from atmc_search.training.parts.base import Moment
+from atmc_search.training.parts.codes import Codes, codebook_facts
+from atmc_search.training.state import State, grouped, joined
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,50 @@ class StraightThroughState:
     codebook: Codebook
     centres: Mapping[str, Tensor]
     edges: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class StraightThrough(Codes):
+    """Attacks and gradients see the weights at their centres; steps move the latent weights."""
+
+    name: ClassVar[str] = "straight_through"
+    fitted: StraightThroughState | None = None
+
+    @property
+    def codebook(self) -> Codebook | None:
+        return None if self.fitted is None else self.fitted.codebook
+
+    @property
+    def centres(self) -> Mapping[str, Tensor]:
+        return {} if self.fitted is None else self.fitted.centres
+
+    @contextmanager
+    def seen(self, at: Moment) -> Iterator[None]:
+        if self._waits(at):
+            yield
+            return
+        weights = self.support.weights
+        if self.fitted is None:
+            refuse_divergence(weights)
+            self.fitted = fitted_centres(weights, self.codebook_of(self.support.chosen()), {})
+        with at_centres(weights, self.fitted):
+            yield
+
+    def after_step(self, at: Moment) -> None:
+        if self.fitted is not None and self._is_due(at):
+            self.fitted = fitted_centres(self.support.weights, self.fitted.codebook, self.fitted.centres)
+
+    def state(self) -> State:
+        if self.fitted is None:
+            return {}, {}
+        return joined({"centres": self.fitted.centres, "edges": self.fitted.edges}), codebook_facts(
+            self.fitted.codebook
+        )
+
+    def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        self.fitted = None
+        if facts:
+            groups = grouped({name: tensor.cpu() for name, tensor in tensors.items()})
+            self.fitted = StraightThroughState(Codebook(**facts), groups["centres"], groups.get("edges", {}))
 
 
 @torch.no_grad()
