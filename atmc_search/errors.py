@@ -1,6 +1,6 @@
-"""What goes wrong by a user's hand, and how it is said: one line with the value, the rule and the remedy.
+"""Mistakes that a user can mend. Each message is one line: the value, the rule and the remedy.
 
-The command line prints an `AtmcError` as that one line and exits with 2. Our own invariants are `assert`s.
+The command line prints an `AtmcError` as that line and exits with 2. Our own invariants are `assert`s.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class StorageError(AtmcError):
 
 
 class TrialFailed(AtmcError):
-    """A trial that cannot go on, by no fault of the code: it diverged, say. Recorded as a row with this reason."""
+    """A trial that cannot continue, by no fault of the code: it diverged, say. Recorded as a row with this reason."""
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -22,7 +22,8 @@ def number(value: Any, digits: int = 4, *, missing: str = "unknown") -> str:
         return missing
     if found.is_integer() and abs(found) < 1e15:
         return f"{int(found):,}"
-    return f"{found:,.0f}" if 10**digits <= abs(found) < 1e6 else f"{found:.{digits}g}"
+    text = f"{found:,.{digits}g}"
+    return f"{found:,.0f}" if "e+" in text and abs(found) < 1e6 else text
 
 
 def size(value: float) -> str:

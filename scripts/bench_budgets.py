@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from atmc_search.data import load_splits
 from atmc_search.errors import AtmcError
-from atmc_search.tasks import AtmcTask
-from atmc_search.tasks.atmc.spec import AtmcSpec
+from atmc_search.tasks import start_of
+from atmc_search.tasks.atmc import AtmcSpec, AtmcTask
+from atmc_search.tasks.atmc.byte_budget import ByteBudget
 
 MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "lenet": ({"name": "lenet"}, "2500,6500,26000"),
@@ -89,26 +89,27 @@ def main() -> int:
         for budget in map(int, (args.budgets or budgets).split(",")):
             began = time.perf_counter()
             spec = spec_of(model, budget, args)
-            splits = load_splits(spec.data)
-            AtmcTask.check(spec, splits)
+            data = AtmcTask.load(spec)
+            AtmcTask.check(spec, data)
             if start is None:
-                start = AtmcTask.make_start(spec, splits, device="cpu", report=lambda row: None)
+                start = start_of(AtmcTask, spec, data, device="cpu", report=lambda row: None)
             try:
-                task = AtmcTask(spec, splits, start, device="cpu", meta={"study": "budgets", "trial": 0})
+                task = AtmcTask(spec, data, start, device="cpu", meta={"study": "budgets", "trial": 0})
                 while not task.done:
                     row = task.step()
             except AtmcError as error:
                 print(f"{name:17} {'':9} {budget:7} MISSED  {error}", flush=True)
                 missed += 1
                 continue
-            assert task._bytes is not None
+            packer = task._training.parts.packer
+            assert isinstance(packer, ByteBudget)
             ratio = row["size_bytes"] / budget
             met = 0.97 <= ratio <= 1
             missed += not met
             bits = sorted({width for width in json.loads(row["bits_per_tensor"]).values() if width})
             print(
                 f"{name:17} {row['dense_weights']:9} {budget:7} {row['size_bytes']:7} {ratio:6.4f} {row['nnz']:9} "
-                f"{task._bytes.files.packed:5} {row['pack_s']:6.1f} {time.perf_counter() - began:6.1f}  "
+                f"{packer.files.packed:5} {row['pack_s']:6.1f} {time.perf_counter() - began:6.1f}  "
                 f"{','.join(map(str, bits))}{'' if met else '  MISSED'}",
                 flush=True,
             )

@@ -18,10 +18,9 @@ import torch
 
 from atmc_search.artifact import Architecture, CompressedModel
 from atmc_search.compress import Codebook, FactorisedLayer, GlobalL0, constrained_weights, factorise
-from atmc_search.data import Splits, load_splits
 from atmc_search.registry import validated
-from atmc_search.tasks import AtmcTask, Start
-from atmc_search.tasks.atmc.spec import AtmcSpec
+from atmc_search.tasks import Start, start_of
+from atmc_search.tasks.atmc import AtmcSpec, AtmcTask
 from atmc_search.training import load_tensors, make_repeatable, save_tensors
 
 Tell = Callable[[str], None]
@@ -101,9 +100,9 @@ def _train(row: Trained, folder: Path, tell: Tell) -> tuple[bytes, CompressedMod
     """The artifact that the task measured, and what it holds."""
     from atmc_search.artifact.container import read_contents  # of the task's own bytes, so always of today's format
 
-    make_repeatable()
+    make_repeatable("cpu")
     spec = validated(AtmcSpec, dict(row.trial), path="trial")
-    data = load_splits(spec.data)
+    data = AtmcTask.load(spec)
     AtmcTask.check(spec, data)
     task = AtmcTask(spec, data, _start(spec, data, folder, tell), device="cpu", meta={"study": "bench-artifact"})
     metrics: Mapping[str, Any] = {}
@@ -113,14 +112,14 @@ def _train(row: Trained, folder: Path, tell: Tell) -> tuple[bytes, CompressedMod
     return task.artifact(), read_contents(task.artifact()).compressed
 
 
-def _start(spec: AtmcSpec, data: Splits, folder: Path, tell: Tell) -> Start:
+def _start(spec: AtmcSpec, data: Any, folder: Path, tell: Tell) -> Start:
     """The dense start, shared by all rows of one model."""
-    path = folder / f"start-{AtmcTask.start_key(spec)}.safetensors"
+    keys = AtmcTask.start_key(spec, data), AtmcTask.start_figures_key(spec, data)
+    path = folder / f"start-{'-'.join(keys)}.safetensors"
     if not path.exists():
-        made = AtmcTask.make_start(spec, data, device="cpu", report=lambda row: tell(f"  dense {dict(row)}"))
-        save_tensors(path, made.tensors, made.facts)
-    tensors, facts = load_tensors(path)
-    return Start(tensors, facts)
+        made = start_of(AtmcTask, spec, data, device="cpu", report=lambda row: tell(f"  dense {dict(row)}"))
+        path.write_bytes(made.to_bytes())
+    return Start.from_bytes(path.read_bytes())
 
 
 def _save(path: Path, model: CompressedModel) -> None:

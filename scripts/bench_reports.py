@@ -22,10 +22,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, Column, RunFolder, parameter_columns, schema_of, trials_of
+from atmc_search.results import STUDY_COLUMNS, Column, RunFolder, schema_of, trials_of
 from atmc_search.results.frames import table_bytes, to_frame
 from atmc_search.results.reports import COMPACT_AT
 from atmc_search.spec import StudySpec, parse_study
+from atmc_search.tasks import TrialSpace
+from atmc_search.tasks.atmc import ATMC_COLUMNS
 
 EPOCHS, AT_A_TIME = 20, 10
 
@@ -37,8 +39,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="on the disk to measure  [default: the system's temporary folder]")
     given = parser.parse_args()
-    study = _study()
-    columns = (*STUDY_COLUMNS, *ATMC_COLUMNS, *parameter_columns(study.space))
+    space = TrialSpace.of(_study())
+    study, columns = space.study, (*STUDY_COLUMNS, *ATMC_COLUMNS, *space.parameter_columns)
     print(f"{len(columns)} columns; a derivation reads what is new, and writes trials.parquet and front.parquet")
     print(f"{'reports':>8} {'':>6} {'files':>7} {'MB':>7} {'start s':>8} {'derive s':>9} {'append ms':>10}")
     for count in [*given.reports, *given.only_now]:
@@ -163,8 +165,8 @@ def _rows(count: int, first: int = 0) -> Iterator[dict[str, Any]]:
             "artifact": f"artifacts/{trial:05d}.atmc",
             "artifact_sha256": f"{chance.getrandbits(256):064x}",
             "reported_at": datetime.fromtimestamp(1.8e9 + number, UTC),
-            "trial.train.lr": chance.random(),
-            "trial.compress.keep": chance.random(),
+            "trial.train.lr": chance.uniform(0.001, 1.0),
+            "trial.compress.keep": chance.uniform(0.01, 1.0),
             "trial.compress.bits": chance.choice([2, 3, 4]),
         }
 

@@ -151,12 +151,12 @@ def _spec(log: Path, seed: int, given: argparse.Namespace) -> dict[str, object]:
         "name": "chaos",
         "task": "breaking.tick:Tick",
         "trial": {
-            "data": {"name": "digits", "train_size": 20, "validation_size": 20, "test_size": 20},
-            "model": {"name": "tick", "log": str(log), "epoch_s": given.epoch_s},
-            "threat": {"eps": 0.1},
-            "dense": {"epochs": 1},
-            "train": {"epochs": given.epochs, "lr": {"uniform": [0.1, 0.9]}},
-            "compress": {"keep": 0.5},
+            "tick": {
+                "log": str(log),
+                "epochs": given.epochs,
+                "epoch_s": given.epoch_s,
+                "lr": {"uniform": [0.1, 0.9]},
+            }
         },
         "objectives": {"cost": "min", "gain": "max"},
         "search": {

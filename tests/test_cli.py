@@ -21,8 +21,9 @@ from shell import Outcome, Run, one_line, program
 
 import atmc_search
 from atmc_search import cli
-from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, RunFolder, parameter_columns
-from atmc_search.spec import load_study
+from atmc_search.api.runs import load_study
+from atmc_search.results import STUDY_COLUMNS, RunFolder, parameter_columns
+from atmc_search.tasks.atmc.columns import ATMC_COLUMNS
 
 SPEC: dict[str, Any] = {
     "name": "typed",
@@ -61,7 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, spec: Path) -> Path:
     study = load_study(spec)
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "typed")
     folder.create(study)
-    columns = (*STUDY_COLUMNS, *ATMC_COLUMNS, *parameter_columns(study.space))
+    columns = (*STUDY_COLUMNS, *ATMC_COLUMNS, *parameter_columns(study.distributions))
     figures = [(1000, 0.90, 0.50), (500, 0.80, 0.40), (2000, 0.95, 0.60), (900, 0.30, 0.55)]
     for number, (size, clean, robust) in enumerate(figures):
         row: dict[str, Any] = {"trial": number, "state": "complete", "reason": "", "epoch": 1, "epochs": 1}
@@ -110,7 +111,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, spec: Path) -> Path:
         (["front", "FRESH"], "holds no reports yet"),
         (["front", "RUN", "--xml"], "No such option"),
         (["choose", "RUN"], "Missing option '--best'"),
-        (["choose", "RUN", "--best", "nnz"], "write max:nnz"),
+        (["choose", "RUN", "--best", "loss"], "write max:loss"),
         (["choose", "RUN", "--best", "max:speed"], "'speed': not a metric"),
         (["choose", "RUN", "--best", "size_bytes", "--max", "size_bytes"], "--max 'size_bytes': needs METRIC=NUMBER"),
         (["choose", "RUN", "--best", "size_bytes", "--min", "size_bytes=big"], "--min 'size_bytes=big': needs"),
@@ -251,7 +252,7 @@ def test_an_empty_front_is_said(atmc: Run, spec: Path, tmp_path: Path) -> None:
     study = load_study(spec)
     folder = RunFolder(tmp_path / "typed")
     folder.create(study)
-    columns = (*STUDY_COLUMNS, *ATMC_COLUMNS, *parameter_columns(study.space))
+    columns = (*STUDY_COLUMNS, *ATMC_COLUMNS, *parameter_columns(study.distributions))
     folder.append({"trial": 0, "state": "failed"}, columns, 0)
     assert "the front is empty" in atmc("front", folder.path).out
     assert json.loads(atmc("front", folder.path, "--json").out) == []
@@ -265,8 +266,10 @@ def test_choose(atmc: Run, run: Path) -> None:
     assert outcome.code == 0
     assert outcome.out.startswith("trial 0: size_bytes 1,000")
     assert "next best: trial 1" in outcome.out
-    chosen = json.loads(atmc(*words, "--json").out)
-    assert chosen["trial"] == 3  # bounds are those given, not the study's
+    assert "within size_bytes <= 1,500 and clean_accuracy >= 0.5 and the study's constraints (clean" in outcome.out
+    assert json.loads(atmc(*words, "--json").out)["trial"] == 0  # 3 is outside the study's constraint
+    chosen = json.loads(atmc(*words, "--any", "--json").out)
+    assert chosen["trial"] == 3
     assert chosen["artifact"] == "artifacts/00003.atmc"
 
 
@@ -308,7 +311,7 @@ def test_trial_from_spec_to_model(atmc: Run, spec: Path, tmp_path: Path) -> None
     length = path.stat().st_size
     assert f"artifact: one.atmc ({length:,} bytes)" in outcome.err
     printed = {line.split(maxsplit=1)[0]: line.split(maxsplit=1)[1] for line in outcome.out.splitlines()}
-    assert int(printed["size_bytes"]) == length
+    assert printed["size_bytes"] == f"{length:,}"
     assert "trial.compress.keep = 0.5" in outcome.err  # the centre
     assert "trial.train.lr = 0.02" in outcome.err  # the geometric centre
     assert "trial.compress.bits" not in outcome.err  # set, so no longer sampled

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from atmc_search.spec import parse_study
+from atmc_search.tasks import TrialSpace
 from atmc_search.tasks.atmc.methods import METHODS
 from atmc_search.tasks.atmc.spec import AtmcSpec, CompressSpec, TrainSpec
 from atmc_search.training.stage import StageSpec
@@ -23,6 +24,9 @@ SILENT: dict[str, Any] = {
     "compress": {"keep": 0.1, "bits": 4},
 }
 """A trial that says no more than it must."""
+
+
+STUDY: dict[str, Any] = {"name": "x", "objectives": {"size_bytes": "min"}, "search": {"trials": 1}}
 
 
 def trial(**parts: Any) -> AtmcSpec:
@@ -80,11 +84,11 @@ def test_a_stage_is_clipped_sgd_with_nesterov_s_momentum_on_a_line():
 
 @pytest.mark.parametrize("method", sorted(METHODS.keys() - {"continuous"}))
 def test_a_method_of_the_paper_has_the_paper_s_defaults_and_a_spec_the_last_word(method):
-    study = {"name": "x", "task": "atmc", "objectives": {"size_bytes": "min"}, "search": {"trials": 1}}
-
     def made(**parts: dict[str, Any]) -> AtmcSpec:
         changed = {section: SILENT[section] | values for section, values in parts.items()}
-        return parse_study(study | {"trial": {**SILENT, **changed, "method": method}}).fill({})
+        study = parse_study(STUDY | {"trial": {**SILENT, **changed, "method": method}})
+        spec: AtmcSpec = TrialSpace.of(study).fill({})
+        return spec
 
     found = made()
     assert (found.train.lr, found.train.lr_schedule, found.train.warmup) == (0.05, "cosine", 0)

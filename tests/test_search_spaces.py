@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atmc_search.data import ImageSet, Splits
-from atmc_search.results import ATMC_COLUMNS
-from atmc_search.space import corners
-from atmc_search.spec import StudySpec, load_study
-from atmc_search.tasks import AtmcTask
+from atmc_search.api.runs import load_study
+from atmc_search.data import ImageSet
+from atmc_search.spec import StudySpec
+from atmc_search.tasks import TrialSpace
+from atmc_search.tasks.atmc import AtmcTask
+from atmc_search.tasks.atmc.columns import ATMC_COLUMNS
+from atmc_search.tasks.atmc.data import AtmcData
 from atmc_search.tasks.atmc.methods import METHODS
 
 FILES = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.yaml"))
@@ -29,11 +31,11 @@ DATA: dict[str, tuple[tuple[int, int, int], int, int | None]] = {
 }
 
 
-def splits(study: StudySpec) -> Splits:
+def splits(study: StudySpec) -> AtmcData:
     """One blank image a class, of the shape of the study's dataset."""
     shape, classes, _ = DATA[study.trial["data"]["name"]]
     images = ImageSet(np.zeros((classes, *shape), np.uint8), np.arange(classes))
-    return Splits(images, images, images, classes)
+    return AtmcData(images, images, images, classes)
 
 
 def test_there_are_the_studies_of_the_paper() -> None:
@@ -49,8 +51,9 @@ def test_a_study_can_be_loaded_and_every_corner_of_it_could_run(path: Path) -> N
     assert path.read_text().startswith("# ")
     assert set(study.objectives) <= {column.name for column in ATMC_COLUMNS}
     seen = set()
-    for _, config in corners(study.space):
-        trial = study.fill(config)
+    trials = TrialSpace.of(study)
+    for _, config in trials.extremes():
+        trial = trials.fill(config)
         kind = (trial.method, trial.compress.keep)
         if kind not in seen:  # what the check looks at
             AtmcTask.check(trial, splits(study))
@@ -61,11 +64,12 @@ def test_a_study_can_be_loaded_and_every_corner_of_it_could_run(path: Path) -> N
 def test_the_dense_model_has_the_paper_s_size(path: Path) -> None:
     study = load_study(path)
     _, _, bits = DATA[study.trial["data"]["name"]]
-    trial = study.fill(next(corners(study.space))[1])
+    trials = TrialSpace.of(study)
+    trial = trials.fill(next(trials.extremes())[1])
     if bits is not None:
         assert AtmcTask.reference(trial, splits(study))["paper_bits"] == bits
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if "methods" in p.stem or "paper" in p.stem], ids=lambda p: p.stem)
 def test_the_paper_s_studies_mix_all_its_methods(path: Path) -> None:
-    assert set(load_study(path).methods) == set(METHODS) - {"continuous"}
+    assert set(TrialSpace.of(load_study(path)).presets) == set(METHODS) - {"continuous"}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from atmc_search.errors import SpecError
-from atmc_search.space import centre, corners, distributions, fill
+from atmc_search.space import centre, distributions, extremes, fill
 
 TEMPLATE: dict[str, Any] = {
     "z": {"lr": {"log_uniform": [1, 100]}, "name": "a"},
@@ -78,7 +78,7 @@ def test_the_centre_lies_inside(low: float, high: float, log: bool) -> None:
     assert low <= middle <= high
 
 
-def test_corners_move_one_path_at_a_time_to_each_extreme() -> None:
+def test_extremes_move_one_path_at_a_time_to_each_extreme() -> None:
     base = {"trial.z.lr": pytest.approx(10.0), "trial.a.deep.bits": 8, "trial.a.share": 0.5, "trial.n": 5}
     moves = [
         (None, {}),
@@ -92,8 +92,8 @@ def test_corners_move_one_path_at_a_time_to_each_extreme() -> None:
         ("trial.n", {"trial.n": 3}),
         ("trial.n", {"trial.n": 8}),
     ]
-    assert list(corners(SPACE)) == [(path, {**base, **move}) for path, move in moves]
-    assert list(corners({})) == [(None, {})]
+    assert list(extremes(SPACE)) == [(path, {**base, **move}) for path, move in moves]
+    assert list(extremes({})) == [(None, {})]
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atmc_search import spec as specs
+from atmc_search.api.runs import load_study
 from atmc_search.data import AugmentSpec, DataSpec
 from atmc_search.errors import SpecError, shown
-from atmc_search.spec import BoundSpec, StudySpec, dump_yaml, load_study, parse_study, parse_yaml
+from atmc_search.spec import BoundSpec, StudySpec, dump_yaml, parse_yaml
 from atmc_search.spec.paths import remove_at, set_at
+from atmc_search.tasks import TrialSpace, checked
 
 EXAMPLE = """
 name: fashion-lenet
@@ -45,6 +48,16 @@ def example(path: str = "", value: object = GONE) -> dict[str, Any]:
     else:
         set_at(document, path, value)
     return document
+
+
+def parse_study(document: object, origin: str = "spec") -> StudySpec:
+    """The study as every command has it: read, and its `trial` section by its task."""
+    return checked(specs.parse_study(document, origin), origin)
+
+
+def fill(document: object, config: dict[str, Any]) -> Any:
+    """The trial that a config of this study stands for."""
+    return TrialSpace.of(parse_study(document)).fill(config)
 
 
 def complaint(of: Callable[[], object]) -> str:
@@ -80,7 +93,7 @@ def cyclic() -> list[Any]:
 def test_the_example_of_the_design_is_valid() -> None:
     spec = parse_study(parse_yaml(EXAMPLE, "example"))
     assert spec.name == "fashion-lenet"
-    assert list(spec.space) == [
+    assert list(TrialSpace.of(spec).distributions) == [
         "trial.train.lr",
         "trial.compress.factors",
         "trial.compress.keep",
@@ -97,7 +110,7 @@ def test_a_sampled_config_makes_a_trial() -> None:
         "trial.compress.keep": 0.1,
         "trial.compress.bits": 3,
     }
-    trial = parse_study(example()).fill(config)
+    trial = fill(example(), config)
     assert (trial.train.lr, trial.compress.factors, trial.compress.keep, trial.compress.bits) == (0.01, "uvc", 0.1, 3)
     assert trial.train.attack.name == "pgd"
     assert trial.train.attack.args == {"steps": 7}
@@ -111,7 +124,7 @@ def test_images_are_augmented_only_where_the_spec_says_so() -> None:
 
 
 def test_a_config_that_leaves_a_distribution_standing_makes_no_trial() -> None:
-    text = complaint(lambda: parse_study(example()).fill({"trial.train.lr": 0.01}))
+    text = complaint(lambda: fill(example(), {"trial.train.lr": 0.01}))
     assert "trial.compress.factors" in text
 
 
@@ -241,7 +254,7 @@ BAD: list[tuple[str, object, list[str]]] = [
     ("resources.gpu", -1, ["-1", "greater than or equal to 0"]),
     ("resources.cpu", NAN, ["nan", "finite"]),
     # objectives and constraints
-    ("objectives", {}, ["{}", "at least one", "write e.g."]),
+    ("objectives", {}, ["{}", "at least one", "or leave objectives out"]),
     ("objectives.size_bytes", "minimise", ["'minimise'", "'min' or 'max'"]),
     ("objectives", {1: "min"}, ["1", "valid string"]),
     ("constraints.clean_accuracy", {}, ["{}", "give min, max or both"]),
@@ -306,12 +319,8 @@ def test_study_names_that_are_folders_are_allowed(name: str) -> None:
 
 @pytest.mark.parametrize("bits", [1, 8, 32])
 def test_bits_at_the_edges_are_allowed(bits: int) -> None:
-    assert (
-        parse_study(example("trial.compress.bits", bits))
-        .fill({"trial.train.lr": 0.01, "trial.compress.factors": "none", "trial.compress.keep": 1.0})
-        .compress.bits
-        == bits
-    )
+    config = {"trial.train.lr": 0.01, "trial.compress.factors": "none", "trial.compress.keep": 1.0}
+    assert fill(example("trial.compress.bits", bits), config).compress.bits == bits
 
 
 @pytest.mark.parametrize(
@@ -550,10 +559,19 @@ def test_fingerprint_keeps(change: Callable[[dict[str, Any]], dict[str, Any]]) -
     ],
 )
 def test_fingerprint_changes_with(path: str, value: object) -> None:
-    fingerprint = parse_study(example(path, value)).fingerprint
+    fingerprint = specs.parse_study(example(path, value)).fingerprint  # `other` is no task
     assert fingerprint != parse_study(example()).fingerprint
     assert len(fingerprint) == 12
     assert set(fingerprint) <= set("0123456789abcdef")
+
+
+def test_a_study_that_names_no_objectives_has_its_task_s() -> None:
+    silent = parse_study(example("objectives"))
+    assert silent.objectives == {"size_bytes": "min", "clean_accuracy": "max", "robust_accuracy": "max"}
+    assert silent.fingerprint == parse_study(example()).fingerprint
+    unread = specs.parse_study(example("objectives"))  # by its task
+    assert unread.objectives == {}
+    assert specs.parse_study(parse_yaml(dump_yaml(unread), "again")) == unread
 
 
 # --- anything at all ---

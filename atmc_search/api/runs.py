@@ -9,7 +9,8 @@ import pandas as pd
 
 from atmc_search.errors import AtmcError, shown
 from atmc_search.registry import validated
-from atmc_search.results import Column, RunFolder, front_of
+from atmc_search.report import columns_in
+from atmc_search.results import STUDY_COLUMNS, Column, RunFolder, front_of, parameter_columns
 from atmc_search.spec import BoundSpec, StudySpec
 
 _NO_OBJECTIVES = "the table names no objectives; pass objectives={'size_bytes': 'min', ...} or read it by load_trials"
@@ -42,24 +43,35 @@ def load_trials(run: str | Path) -> pd.DataFrame:
     """
     folder = RunFolder.open(run)
     trials = folder.read_trials()
-    trials.attrs["columns"] = {c.name: [c.kind, c.described()] for c in described_columns(folder)}
+    columns = _declared(columns_in(trials.attrs), folder)
+    trials.attrs["columns"] = {column.name: [column.kind, column.described()] for column in columns}
     return trials
 
 
 def described_columns(folder: RunFolder) -> tuple[Column, ...]:
-    """The columns of a run, as its files describe them.
+    """The columns of a run, as its files describe them, or as they are declared where an earlier release wrote these.
 
-    Files of earlier releases hold no more than units and meanings; for a task of this package, its own declarations
-    stand in.
+    Raises:
+        AtmcError: the folder cannot be read.
     """
-    found = folder.columns()
-    if any(column.role != "metric" for column in found):
+    return _declared(folder.columns(), folder)
+
+
+def _declared(found: tuple[Column, ...], folder: RunFolder) -> tuple[Column, ...]:
+    """The columns of a run's files. Of earlier releases these hold units and meanings only: declarations stand in."""
+    if not found or any(column.role != "metric" for column in found):
         return found
     from atmc_search.tasks import TASKS, task_named
 
     spec = folder.spec()
-    declared = {column.name: column for column in task_named(spec.task).columns} if spec.task in TASKS else {}
-    return tuple(declared.get(column.name, column) for column in found)
+    declared, orders = list(STUDY_COLUMNS), {}
+    if spec.task in TASKS:  # of others nothing is imported
+        task = task_named(spec.task)
+        declared += task.columns
+        orders = {path: tuple(task.presets) for path in task.deciding[:1]}
+    declared += parameter_columns(spec.distributions, orders)
+    known = {column.name: column for column in declared}
+    return tuple(known.get(column.name, column) for column in found)
 
 
 def front(

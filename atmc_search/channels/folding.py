@@ -1,4 +1,4 @@
-"""Zeros for all that is without effect: constants move forwards into biases, and what nobody reads goes backwards.
+"""Zeroes all weights without effect: constants move forwards into biases, and what makes unused outputs is removed.
 
 A constant channel's weights in its reader become part of the reader's bias; a channel whose every reader has weight
 zero for it is not read, so that what makes it may be zero too. Each may bring about the other, hence the fixpoint.
@@ -140,7 +140,7 @@ def fold_constants(op: Affine, given: Bounds, absorber: Tensor | None, frozen: M
 
 
 def _clear_rows(op: Affine, unread: Tensor, frozen: Mapping[str, Tensor]) -> bool:
-    """Zeroes what makes outputs that nobody reads."""
+    """Zeroes what makes unused outputs."""
     weight = op.matrix(op.module.weight.detach().cpu())
     gone = unread.view(weight.shape[:2])[:, :, None, None] & (weight != 0)
     if f"{op.name}.weight" in frozen:
@@ -170,7 +170,7 @@ def _of_affine(op: Affine, given: Bounds) -> Bounds:
 
 
 def _settle(module: nn.BatchNorm1d | nn.BatchNorm2d, got: Bounds, read: Tensor) -> bool:
-    """Gives the channels that nobody reads, or that are constant, parameters that cost little and read nothing."""
+    """Gives unused and constant channels parameters that cost little and read nothing."""
     assert module.running_mean is not None
     assert module.running_var is not None
     settled = ~read if module.weight is None else ~read | got.constant

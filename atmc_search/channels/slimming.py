@@ -20,7 +20,7 @@ from atmc_search.channels.trace import Trace, traced
 
 @torch.no_grad()
 def slimmed(model: nn.Module, input_shape: tuple[int, int, int], *, multiple: int = 1) -> nn.Module:
-    """The folded model without the channels that nobody reads: the same logits by fewer multiplications.
+    """The folded model without its unused channels: the same logits by fewer multiplications.
 
     Every layer keeps a channel at least. Channels of grouped convolutions that are not depthwise, and all that an
     unknown operation reads or gives, stay.

@@ -30,7 +30,7 @@ def cli() -> None:
 
     \b
     A study is a YAML file; a run is its folder under runs/. The usual order:
-      atmc-search run search_spaces/digits_quickstart.yaml      search (again: goes on where it stopped)
+      atmc-search run search_spaces/digits_quickstart.yaml      search (again: continues where it stopped)
       atmc-search front runs/digits-quickstart                  look at the Pareto front
       atmc-search choose runs/digits-quickstart --max size_bytes=2500 --best robust_accuracy
       atmc-search verify runs/digits-quickstart                 measure the front on test images

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -104,17 +104,17 @@ def verify(
             rows.append({"trial": stored.row["trial"], **again.row, **before})
         echo(json.dumps(rows, indent=1))
         return
-    _print_measured(found, columns_in(trials.attrs), split)
+    _print_measured(found, columns_in(trials.attrs), checked=checks)
 
 
-def _print_measured(found: Sequence[tuple[Stored, Remeasured]], columns: Sequence[Column], split: str) -> None:
+def _print_measured(found: Sequence[tuple[Stored, Remeasured]], columns: Sequence[Column], *, checked: bool) -> None:
     """A line an artifact: what was measured, with intervals, beside what the sweep recorded; then how, and warnings."""
     from atmc_search.report.labels import column_named, label
     from atmc_search.tasks.stored import recorded
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     names = [figure.name for figure in found[0][1].figures] if found else []
-    checked = any(again.warnings for _, again in found)
+    checked = checked or any(again.warnings for _, again in found)
     words = {name: label(column_named(name, columns)) for name in names}
     headings = ["trial", "bytes"]
     for name in names:
@@ -232,8 +232,18 @@ def curves(
     if not rows:
         echo("the front is empty: no trial was measured within the constraints")
         return
-    echo(f"robust accuracy and 95 % interval; n = {rows[0]['images']} {split} images")
+    echo(f"robust accuracy and 95 % interval; n = {rows[0]['images']} {split} images; {_attack_of(rows)}")
     echo(f"wrote {picture}")
+
+
+def _attack_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The attack that gave these curves, in words."""
+    if len({json.dumps([row["attack"], row["norm"], row["eps"]]) for row in rows}) > 1:
+        return "each trial under its own attack"
+    settings = {key: value for key, value in rows[0]["attack"].items() if value is not None}
+    name = settings.pop("name")
+    words = ", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items())
+    return f"attack {name}{f' ({words})' if words else ''}, {rows[0]['norm']} eps {rows[0]['eps']:g}"
 
 
 @contextmanager

@@ -45,8 +45,9 @@ def run(
     """Run the study in SPEC, or what is left of it.
 
     Results land in runs/<study>/ as they arrive: reports/, trials.parquet, front.parquet, artifacts/, front.png.
-    Ctrl-C stops when running trials have ended their epoch, twice at once; the same command goes on. A finished study
-    prints its front again. Exit codes: 0 finished, 2 a mistake (one line says which), 130 Ctrl-C, 143 SIGTERM.
+    Ctrl-C stops when running trials have ended their epoch; a second one stops at once. The same command continues.
+    Of a finished study it prints the front again. Exit codes: 0 finished, 2 a mistake (one line says which),
+    130 Ctrl-C, 143 SIGTERM.
     More trials:
 
     \b

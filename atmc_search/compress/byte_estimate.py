@@ -1,7 +1,7 @@
 """How many non-zeros and how many bits a value a budget of bytes pays for: an estimate from entropies, before packing.
 
 A tensor of N entries with n non-zeros on a codebook of 2^b values takes about N·H(n/N) bits for their positions and
-n·h for their values, h being the entropy of the codes (METHOD 2), and its codebook. For every b the k is sought whose
+n·h for their values, h being the entropy of the codes, and its codebook. For every b the k is sought whose
 estimate meets the budget, and of these (k, b) that of least distortion wins (bits against sparsity: Choi et al.,
 arXiv 1612.01543): what pruning loses, of the energy there was, and what codes lose, of the energy that is kept.
 """

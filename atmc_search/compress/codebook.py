@@ -1,4 +1,6 @@
-"""Codebook quantisation: at most 2^b distinct non-zero values per tensor, zero being free ([P] eq. 6).
+"""Codebook quantisation: at most 2^b distinct non-zero values per tensor, zero being free.
+
+Gui et al., arXiv 1902.03538, eq. 6.
 
 The projection is 1-D k-means with one centre fixed at zero (`kmeans`); or, with a price of codes, what weighs the
 distortion against the bits that they cost (`entropy`).

@@ -1,8 +1,8 @@
 """Weights as W = UV + C or UV: which layers are compressed, in which form, and the torch parametrisation that does it.
 
 Matrices have one row per output channel or feature: a convolution's kernel is flattened to out × (in·kh·kw). The
-identity-offset forms start at the dense model with nothing to approximate ([P] sect. 3.2; METHOD 1): the identity is
-free, and the other factor *is* the dense weight.
+identity-offset forms start at the dense model with nothing to approximate (Gui et al., arXiv
+1902.03538, sect. 3.2): the identity is free, and the other factor *is* the dense weight.
 """
 
 from __future__ import annotations

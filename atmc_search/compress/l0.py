@@ -1,4 +1,7 @@
-"""The global ℓ0 budget: at most k non-zeros in all tensors together ([P] eq. 5: Σ‖U‖₀ + ‖V‖₀ + ‖C‖₀ ≤ k)."""
+"""The global ℓ0 budget: at most k non-zeros in all tensors together.
+
+Σ‖U‖₀ + ‖V‖₀ + ‖C‖₀ ≤ k in Gui et al., arXiv 1902.03538, eq. 5.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The ℓ0 budget over weights that have an effect: what a file would not hold is not paid for.
 
-At a density of a percent or less, many of the k largest weights make what nobody reads, or read what never varies:
-the artifact leaves them out, and their share of the budget is lost. To count the others alone is the *effective
+At a density of a percent or less, many of the k largest weights have a constant input or an unused output: the
+artifact leaves them out, and their share of the budget is lost. To count the others alone is the *effective
 sparsity* of Vysogorets and Kempe (arXiv 2107.02306); here at every projection of the training, so that the places of
 the dead go to weights that live.
 """
@@ -23,34 +23,34 @@ class LiveBudget(Constraint[None]):
 
     Attributes:
         budget: the ℓ0 budget.
-        living: of weights by name, the bool masks of entries, zero or not, that have an effect between the channels
-            which these weights keep alive (`channels.Living`).
+        effective: of weights by name, the bool masks of entries, zero or not, that have an effect between the channels
+            which these weights keep alive (`channels.EffectiveEntries`).
 
     The violation is the budget's: dead weights are a waste and not a breach.
     """
 
     budget: Constraint[None]
-    living: Callable[[Weights], Mapping[str, Tensor]]
+    effective: Callable[[Weights], Mapping[str, Tensor]]
 
     def init(self, weights: Weights) -> None:
         return None
 
     def project(self, weights: Weights, state: None) -> tuple[dict[str, Tensor], None]:
-        """The budget's projection; while it has dead entries, that of the entries which it leaves living.
+        """The budget's projection; while some of its entries have no effect, that of the entries which have one.
 
-        Living entries stay from round to round and the places of the dead go to the next largest between living
-        channels. The budget's own projection, to the bit, where nothing in it is dead, and also where nothing in it
-        lives: it does not collapse further than that.
+        Effective entries stay from round to round. The places of the others go to the next largest entries that would
+        have an effect. The result is the budget's own projection, to the bit, if all of its entries are effective, and
+        also if none is: it does not collapse further than that.
         """
         kept = first = self.budget.project(weights, None)[0]
         allowed = dict(weights)
         while True:
-            living = self.living(kept)
-            if not any(bool((tensor != 0).masked_fill(~living[name], False).any()) for name, tensor in kept.items()):
+            effective = self.effective(kept)
+            if not any(bool((tensor != 0).masked_fill(~effective[name], False).any()) for name, tensor in kept.items()):
                 return first, None
-            if not any(bool((tensor != 0).masked_fill(living[name], False).any()) for name, tensor in kept.items()):
+            if not any(bool((tensor != 0).masked_fill(effective[name], False).any()) for name, tensor in kept.items()):
                 return kept, None
-            allowed = {name: torch.where(living[name], w, w.new_zeros(())) for name, w in allowed.items()}
+            allowed = {name: torch.where(effective[name], w, w.new_zeros(())) for name, w in allowed.items()}
             kept = self.budget.project(allowed, None)[0]
 
     def violation(self, weights: Weights) -> float:

@@ -1,9 +1,9 @@
-"""How every file of a run folder is written: whole or not at all, on the disk, patient while the storage is not there.
+"""How every file of a run folder is written: whole or not at all, flushed to the disk, tried again while it fails.
 
-Reading is as patient: what cannot be read for now is not damaged.
+Reads are tried again too: a file that cannot be read for now is not damaged.
 
 The bytes go to a hidden name in the same folder, are flushed, and take their name in one step (rename, or link where
-the name must be new); then the folder is flushed. Whoever dies in between leaves a hidden file that nobody reads.
+the name must be new); then the folder is flushed. If a process dies in between, a hidden file stays that nobody reads.
 """
 
 from __future__ import annotations

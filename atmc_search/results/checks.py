@@ -23,7 +23,7 @@ from atmc_search.results.parameters import parameter_columns
 
 _MOST_ROWS = 1 << 20  # a report has one; few bytes of Parquet can stand for billions
 _MOST_COLUMNS = 1 << 12
-_REMEDY = "move it away to go on without it"
+_REMEDY = "move it away to continue without it"
 _KINDS = {
     "bool": pa.types.is_boolean,
     "int64": pa.types.is_integer,

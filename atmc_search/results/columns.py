@@ -9,11 +9,14 @@ need to know of it travels in the Parquet file, as metadata of its field.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import pyarrow as pa
+
+from atmc_search.errors import printable
 
 Kind = Literal["bool", "int64", "float64", "string", "timestamp"]
 Role = Literal["study", "metric", "parameter"]
@@ -73,8 +76,10 @@ class Column:
         return self.kind in ("int64", "float64")
 
     def described(self) -> dict[str, str]:
-        """All but the name and the type, as text: what travels in a file. Values that say nothing are left out."""
-        found = {"unit": self.unit, "meaning": self.meaning, "role": self.role}
+        """What travels in a file, as text: all but the name, the type and `needs`. What says nothing is left out."""
+        found = {"unit": self.unit, "meaning": self.meaning}
+        if self.role != "metric":
+            found["role"] = self.role
         for name in _OPTIONAL:
             value = getattr(self, name)
             if value != _DEFAULTS[name]:
@@ -83,8 +88,11 @@ class Column:
 
     @classmethod
     def from_described(cls, name: str, kind: Kind, described: Mapping[str, str]) -> Column:
-        """The column that `described` gave. What is no description of ours is left out: files may be a stranger's."""
-        values: dict[str, Any] = {key: described.get(key, "") for key in ("unit", "meaning")}
+        """The column that `described` gave, with words that can be printed.
+
+        What is no description of ours is left out: files may be a stranger's.
+        """
+        values: dict[str, Any] = {key: printable(described.get(key, "")) for key in ("unit", "meaning")}
         if described.get("role") in ("study", "metric", "parameter"):
             values["role"] = described["role"]
         for key in _OPTIONAL:
@@ -95,10 +103,23 @@ class Column:
             if key == "order":
                 value = tuple(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else None
             elif key in ("low", "high"):
-                value = float(value) if isinstance(value, int | float) else None
+                value = _end(value)
+            elif key in ("baseline_name", "warning", "heading") and isinstance(value, str):
+                value = printable(value)
             if type(value) is type(_DEFAULTS[key]) and (key != "better" or value in ("min", "max")):
                 values[key] = value
         return cls(name, kind, **values)
+
+
+def _end(value: object) -> float | None:
+    """A described end of a column's range; None where it is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        end = float(value)
+    except OverflowError:
+        return None
+    return None if math.isnan(end) else end
 
 
 _DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(Column)}

@@ -50,7 +50,7 @@ def quarantine(run: Path, files: Mapping[Path, str], *, nothing_else: bool, move
             f"{run / DAMAGED}: {listed} cannot be moved there ({error.strerror}); it must be a folder that can be "
             "written, or not be there"
         ) from None
-    warn(f"{run}: moved to {DAMAGED}/ what cannot be read: {listed}; the study goes on without")
+    warn(f"{run}: moved to {DAMAGED}/ what cannot be read: {listed}; the study continues without it")
 
 
 @lru_cache(maxsize=1000)

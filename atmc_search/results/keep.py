@@ -39,7 +39,7 @@ def on_a_front(
 
     That is: nondominated in all objectives or in some of them (a pair, or one alone), among all measured trials or
     among those within the constraints; with every one of those that tie. `choose` under bounds on objectives finds its
-    trial among these. What is not here never will be: later trials only add to what dominates it.
+    trial among these. A trial that is on no front now will never be on one: later trials can only dominate more.
 
     Args:
         trials: one row a trial, with a column for every objective and constraint.

@@ -50,30 +50,35 @@ def check_format(path: Path) -> bool:
     return True
 
 
-def format_bytes(defaults: Mapping[str, Any], inputs: Mapping[str, str]) -> bytes:
+def format_bytes(path: Path, defaults: Mapping[str, Any] | None, inputs: Mapping[str, str] | None) -> bytes:
     """What `study.json` is to hold.
 
     Args:
-        defaults: `TrialSpace.defaults`.
-        inputs: SHA-256 of files that results depend on, by the name that the spec has for them.
+        path: of the file, which keeps what it says and the arguments do not.
+        defaults: `TrialSpace.defaults`; None: not known here.
+        inputs: SHA-256 of files that results depend on, by the name that the spec has for them; None: not known here.
     """
-    document = {"format": FORMAT, "atmc_search": __version__, "trials": dict(defaults)}
-    return json.dumps(document | ({"inputs": dict(inputs)} if inputs else {})).encode()
+    before = _document(path)
+    document: dict[str, Any] = {"format": FORMAT, "atmc_search": __version__}
+    if defaults is not None:
+        document["trials"] = dict(defaults)
+    elif isinstance(before.get("trials"), dict):
+        document["trials"] = before["trials"]
+    files = {**_inputs(before), **(inputs or {})}
+    return json.dumps(document | ({"inputs": files} if files else {})).encode()
 
 
 def check_inputs(path: Path, inputs: Mapping[str, str]) -> None:
     """Passes if the files that results depend on are those that the study ran with.
 
     Args:
-        path: of its `study.json`, which `check_format` found sound.
+        path: of its `study.json`.
         inputs: as they are now.
 
     Raises:
         RunError: one is another file.
     """
-    document = json.loads(path.read_bytes()) if path.is_file() else {}
-    before = document.get("inputs")
-    for name, digest in before.items() if isinstance(before, dict) else ():
+    for name, digest in _inputs(_document(path)).items():
         if name in inputs and inputs[name] != digest:
             raise RunError(
                 f"{name}: is not the file that {path.parent} ran with (its SHA-256 begins {inputs[name][:12]}, that "
@@ -85,7 +90,7 @@ def check_defaults(path: Path, defaults: Mapping[str, Any]) -> bool:
     """That where a study's spec is silent, its trials are still what they were; settings that came since are left out.
 
     Args:
-        path: of its `study.json`, which `check_format` found sound.
+        path: of its `study.json`.
         defaults: `TrialSpace.defaults` of the spec that is to be continued.
 
     Returns:
@@ -94,7 +99,7 @@ def check_defaults(path: Path, defaults: Mapping[str, Any]) -> bool:
     Raises:
         RunError: a default is another one now.
     """
-    document = json.loads(path.read_bytes()) if path.is_file() else {}
+    document = _document(path)
     trials = document.get("trials")
     if not isinstance(trials, dict):
         return False
@@ -103,10 +108,24 @@ def check_defaults(path: Path, defaults: Mapping[str, Any]) -> bool:
         (_, *setting), was, now = found
         raise RunError(
             f"{path.parent}: atmc-search {shown(document.get('atmc_search'))} ran it, where trial.{'.'.join(setting)} "
-            f"is {written(was)} by default; it is {written(now)} now; go on with that release, or give the spec "
+            f"is {written(was)} by default; it is {written(now)} now; continue with that release, or give the spec "
             "another name"
         )
     return True
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """What `study.json` says; nothing where it is damaged, or not there."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _inputs(document: Mapping[str, Any]) -> dict[str, Any]:
+    found = document.get("inputs")
+    return found if isinstance(found, dict) else {}
 
 
 def _changed(was: object, now: object, at: tuple[str, ...]) -> tuple[tuple[str, ...], object, object] | None:

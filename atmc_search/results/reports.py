@@ -3,26 +3,30 @@
     reports/00000512.parquet              report 512
     reports/00000000-00000511.parquet     reports 0 to 511, compacted
 
-A report's number is who it is: the column `report` holds it, and a name that says otherwise is a stray copy. Compacting
-writes the file of many, reads it back, and only then removes the files of one; whoever dies in between leaves reports
-that lie in both, and readers take each once. What is no report is skipped, and moved to damaged/ by who may write; what
-the storage does not give may be one.
+A report is known by its number: the column `report` holds it, and a file whose name says another one is a stray copy.
+Compacting writes the file of many, reads it back, and only then removes the files of one. If a process dies in between,
+some reports lie in both; readers take each once.
+
+Files that are not reports are skipped; the driver moves them to damaged/. Nothing valid is ever moved away. A file that
+the storage cannot give for now may be a report, so it stays. A report whose columns have other types than those of most
+reports cannot stand in one table with them: it is named and left out, and stays.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from atmc_search.errors import RunError, StorageError
+from atmc_search.errors import RunError, StorageError, printable, shown
 from atmc_search.results.checks import read_reports
 from atmc_search.results.columns import Column, schema_of
+from atmc_search.results.damaged import warn
 from atmc_search.results.frames import table_bytes
 
 COMPACT_AT = 512
@@ -37,7 +41,7 @@ Check = Callable[[pa.Table], None]
 
 
 class Quarantine(Protocol):
-    """Deals with files that are no reports, by their reasons; `nothing_else`: not one that is."""
+    """Deals with files that are not reports, given with reasons. `nothing_else`: there is no report beside them."""
 
     def __call__(self, files: Mapping[Path, str], *, nothing_else: bool = False) -> None: ...
 
@@ -51,7 +55,7 @@ class Reports:
         """`damaged` holds what was quarantined before.
 
         The functions write files, raise ValueError for reports that no trial of the study can have made, and deal with
-        files that are no reports.
+        files that are not reports.
         """
         self.path = path
         self._damaged = damaged
@@ -62,15 +66,17 @@ class Reports:
         self._singles: dict[int, pa.Table] = {}  # those that this object appended and that lie in files of their own
         self._fresh: list[pa.Table] = []  # appended since `latest` was last called
         self._latest: pa.Table | None = None
+        self._schema: pa.Schema | None = None  # of the reports that were there, and of those appended
 
     def append(self, row: Mapping[str, Any], columns: Sequence[Column], number: int) -> None:
         """Writes one report; columns that the row lacks are null.
 
         Raises:
             FileExistsError: there is another report of this number.
-            StorageError: it cannot be written.
+            StorageError: it cannot be written, or a column has another type than in the reports that are there.
         """
         table = pa.Table.from_pylist([{**row, NUMBER: number}], schema=schema_of(columns))
+        self._take(table.schema)
         self._write_new(self.path / f"{number:08d}.parquet", table_bytes(table))
         table = _numbered(table, number)
         self._singles[number] = table
@@ -89,7 +95,7 @@ class Reports:
 
         Raises:
             RunError: there are reports, and all are another study's, or are damaged and stay where they are.
-        OSError: the storage does not give them, which says nothing of them.
+            OSError: the storage cannot give them for now.
         """
         for _ in range(_READS):
             try:
@@ -109,7 +115,7 @@ class Reports:
         return self._latest
 
     def tidy(self) -> None:
-        """For who may write, at the start: removes what compacting left, sets aside what is no report, compacts.
+        """For the driver, at its start: removes what compacting left, moves away files that are not reports, compacts.
 
         Raises:
             OSError: as `read`.
@@ -118,6 +124,9 @@ class Reports:
             if not path.name.startswith(".") and not _NAME.fullmatch(path.name):
                 self._quarantine({path: "no report's name"})
         many, one = self._sound()
+        self._schema = None
+        for table in (*many.values(), *one.values()):
+            self._take(table.schema)
         held = {number for table in many.values() for number in table[NUMBER].to_pylist()}
         self._singles = {}
         for path, table in one.items():
@@ -145,13 +154,25 @@ class Reports:
             with suppress(OSError):  # what stays is in both, is read once, and goes at the next start
                 (self.path / f"{number:08d}.parquet").unlink(missing_ok=True)
 
+    def _take(self, schema: pa.Schema) -> None:
+        """Takes note of a table's columns, which must be able to stand in one table with those before."""
+        try:
+            self._schema = schema if self._schema is None else _united(self._schema, schema)
+        except pa.ArrowException:
+            assert self._schema is not None
+            name, was, now = next(_differences(self._schema, schema))
+            raise StorageError(
+                f"{self.path}: column {shown(name)} is {was} in the reports there and {now} in a new one; give the "
+                "spec another name"
+            ) from None
+
     def _tables(self) -> list[pa.Table]:
         many, one = self._sound()
         taken = {number for table in many.values() for number in table[NUMBER].to_pylist()}
         return [*many.values(), *(table for table in one.values() if table[NUMBER][0].as_py() not in taken)]
 
     def _sound(self) -> tuple[dict[Path, pa.Table], dict[Path, pa.Table]]:
-        """What can be read, of many and of one report a file; the rest is handed over to be quarantined."""
+        """The files that can be read, of many reports and of one; files that are not reports are quarantined."""
         tables: dict[Path, pa.Table] = {}
         bad: dict[Path, str] = {}
         for path in sorted(path for path in _entries(self.path) if _NAME.fullmatch(path.name)):
@@ -159,17 +180,22 @@ class Reports:
                 tables[path] = _read(path)
             except ValueError as error:  # not OSError: what cannot be read for now may be sound
                 bad[path] = str(error)
-        for path in list(_odd(tables)):
-            bad[path] = "columns of other types than the other reports have"
-            del tables[path]
+        odd = list(_odd(tables))
+        bad |= {path: reason for path in odd if (reason := self._why_not(tables[path]))}
+        tables = {path: table for path, table in tables.items() if path not in bad}
+        odd = [path for path in odd if path in tables]
+        if odd:
+            named = ", ".join(printable(path.name) for path in odd[:3]) + (", ..." if len(odd) > 3 else "")
+            warn(f"{self.path}: left out {named} (columns of other types than most reports have); they stay there")
+        tables = {path: table for path, table in tables.items() if path not in odd}
         joined = _joined(list(tables.values()))
         if joined is not None and self._why_not(joined):
             foreign = {path: reason for path, table in tables.items() if (reason := self._why_not(table))}
             if len(foreign) == len(tables):
                 path, reason = next(iter(foreign.items()))
                 raise RunError(
-                    f"{path}: {reason}, as in all reports here, so they are another study's; move them away to go on "
-                    "without them"
+                    f"{path}: {reason}, as in all reports here, so they are another study's; move them away to "
+                    "continue without them"
                 )
             tables = {path: table for path, table in tables.items() if path not in foreign}
             bad |= foreign
@@ -237,7 +263,7 @@ def _joined(tables: Sequence[pa.Table]) -> pa.Table | None:
 def _odd(tables: Mapping[Path, pa.Table]) -> Iterable[Path]:
     """The files whose columns cannot stand in one table with those of most."""
     try:
-        pa.unify_schemas([table.schema for table in tables.values()], promote_options="permissive")
+        _united(*(table.schema for table in tables.values()))
         return []
     except pa.ArrowException:
         votes: dict[str, Counter[pa.DataType]] = {}
@@ -248,9 +274,22 @@ def _odd(tables: Mapping[Path, pa.Table]) -> Iterable[Path]:
         return [path for path, table in tables.items() if not _fits(table.schema, common)]
 
 
+def _united(*schemas: pa.Schema) -> pa.Schema:
+    """One schema of them all; raises where a column has types that cannot stand in one table."""
+    return pa.unify_schemas(schemas, promote_options="permissive")
+
+
+def _differences(one: pa.Schema, other: pa.Schema) -> Iterator[tuple[str, pa.DataType, pa.DataType]]:
+    """Columns whose types cannot stand in one table."""
+    for field in other:
+        before = pa.schema([one.field(field.name)] if field.name in one.names else [])
+        if not _fits(pa.schema([field]), before):
+            yield field.name, before.field(0).type, field.type
+
+
 def _fits(schema: pa.Schema, common: pa.Schema) -> bool:
     try:
-        pa.unify_schemas([common, schema], promote_options="permissive")
+        _united(common, schema)
     except pa.ArrowException:
         return False
     return True

@@ -7,7 +7,7 @@
     front.parquet     the nondominated rows of those
     artifacts/        one file a trial that was measured
     starts/           what trials share (dense weights), by key
-    checkpoints/      what trials that have not ended go on from (`search.checkpoints`)
+    checkpoints/      what trials that have not ended continue from (`search.checkpoints`)
     errors/           tracebacks of trials that failed
     damaged/          what was found here and could not be read
     lock/             which driver runs the study (`lock`)
@@ -135,7 +135,7 @@ class RunFolder:
         Args:
             spec: the study.
             defaults: `TrialSpace.defaults`; None: whatever they were.
-            inputs: SHA-256 of files that results depend on, by name.
+            inputs: SHA-256 of files that results depend on, by name; None: whatever they were.
 
         Raises:
             RunError: the folder holds another study, one with other defaults or inputs, or cannot be written.
@@ -152,7 +152,7 @@ class RunFolder:
         try:
             for folder in (self.reports, self.artifacts, self.starts):
                 folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(self.format_path, format_bytes(defaults or {}, inputs or {}))
+            write_atomic(self.format_path, format_bytes(self.format_path, defaults, inputs))
             write_atomic(self.spec_path, dump_yaml(spec).encode())
         except OSError as error:
             raise self._unwritable(error) from None
@@ -237,20 +237,29 @@ class RunFolder:
             trials = self._without_dropped(trials, spec)
         schema = schema_of(columns)
         front = front_of(trials, spec.objectives, spec.constraints)
-        for name, table in (("trials", trials), ("front", front)):
-            self.write(self.path / f"{name}.parquet", table_bytes(to_arrow(table, schema)))
+        for name, frame in (("trials", trials), ("front", front)):
+            try:
+                table = to_arrow(frame, schema)
+            except pa.ArrowException as error:
+                raise RunError(
+                    f"{self.path}: its reports have a column of another type than the study's task declares "
+                    f"({str(error).splitlines()[0]}); give the spec another name"
+                ) from None
+            self.write(self.path / f"{name}.parquet", table_bytes(table))
         return trials
 
     def read_trials(self) -> pd.DataFrame:
         """One row a trial, derived from the reports themselves; `attrs` hold the study's objectives and its columns.
 
         Raises:
-            RunError: there is no report yet.
+            RunError: there is no report yet, or the spec is not one that a study was run with.
         """
         table = self._patiently_read(self._reports.read)
         if table is None:
             raise RunError(f"{self.path}: holds no reports yet; run the study first")
         spec = self.spec()
+        if not spec.objectives:
+            raise RunError(f"{self.spec_path}: names no objectives; add those that the study ran with")
         reports = to_frame(table)
         require_columns(reports, spec.distributions, self.reports, some=True)
         trials = self._without_dropped(trials_of(reports), spec)
@@ -274,7 +283,7 @@ class RunFolder:
         return disk_use(self.path)
 
     def quarantine(self, files: Mapping[Path, str], *, nothing_else: bool = False, move: bool | None = None) -> None:
-        """`aside.quarantine`; by default files move if this process holds the study."""
+        """`damaged.quarantine`; by default files move if this process holds the study."""
         quarantine(self.path, files, nothing_else=nothing_else, move=self._lock is not None if move is None else move)
 
     def _write(self, path: Path, data: bytes, *, new: bool) -> None:

@@ -18,7 +18,7 @@ from atmc_search.results import RunFolder
 from atmc_search.search.checkpoints import Checkpoints
 from atmc_search.search.preflight import Prepared
 from atmc_search.search.progress import Progress
-from atmc_search.search.sampler import TRIAL_NUMBER
+from atmc_search.search.sampler import START_TRIAL, TRIAL_NUMBER
 from atmc_search.search.scheduler import Rungs
 from atmc_search.search.stopping import StopRequest
 from atmc_search.search.worker_loss import failures, why_lost
@@ -71,11 +71,13 @@ class Recorder(Callback):
             self._begin(number, trial)
 
     def _begin(self, number: int, trial: Trial) -> None:
-        parameters = {key: value for key, value in trial.config.items() if key != TRIAL_NUMBER}
+        parameters = {key: value for key, value in trial.config.items() if key not in (TRIAL_NUMBER, START_TRIAL)}
+        parent = trial.config.get(START_TRIAL)
         before = self._rows.get(number, {})
         self._started[number] = {
             "trial": number,
             **parameters,
+            "start": None if parent is None else f"trial {parent}",
             "fingerprint": self._prepared.spec.fingerprint,
             "started_at": before.get("started_at") or datetime.now(UTC),
         }

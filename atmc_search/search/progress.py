@@ -79,18 +79,21 @@ class Progress:
         self._console.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
     def refresh(self) -> None:
-        """Draws, at most twice a second. Off a terminal: says once per epoch how far the starts are."""
+        """Draws, at most twice a second. Says once what each start is that trials are compared with.
+
+        Off a terminal it also says, once per epoch, how far the starts are.
+        """
         now = time.monotonic()
         if now - self._refreshed < _REFRESH_S:
             return
         self._refreshed = now
-        if self._live:
-            self._live.update(self._panel(), refresh=True)
-        elif not self._front.size:
-            for text in self._start_lines():
-                if text not in self._announced:
+        if not self._front.size or not self._announced:
+            for text, ready in self._start_lines():
+                if text not in self._announced and (ready or self._live is None):
                     self._announced.add(text)
                     self.say(text)
+        if self._live:
+            self._live.update(self._panel(), refresh=True)
 
     @property
     def hypervolume(self) -> float | None:
@@ -143,8 +146,8 @@ class Progress:
             facts.append(str(row.get("reason")))
         return f"{'; '.join(facts)} | {self._summary()}"
 
-    def _start_lines(self) -> list[str]:
-        """A line on each start: how far it is, or what it is to be compared by."""
+    def _start_lines(self) -> list[tuple[str, bool]]:
+        """A line on each start and whether it is ready: how far it is, or its figures of the objectives."""
         name, lines = self._prepared.trials.task.start_name, []
         compared = [self._prepared.column(objective).baseline for objective in self._prepared.spec.objectives]
         for start in self._starts():
@@ -153,7 +156,7 @@ class Progress:
             )
             words = ", ".join(f"{key} {number(value)}" for key, value in figures.items())
             if words:
-                lines.append(f"{name}: {words}" if start.ready else f"training the {name}: {words}")
+                lines.append((f"{name}: {words}" if start.ready else f"training the {name}: {words}", start.ready))
         return lines
 
     def _panel(self) -> RenderableType:
@@ -164,7 +167,7 @@ class Progress:
         bar.add_row(ProgressBar(total=spec.search.trials, completed=self._finished(), width=60))
         parts: list[RenderableType] = [head, bar]
         if not self._front.size:
-            parts += [Text(line, style="dim") for line in self._start_lines()]
+            parts += [Text(line, style="dim") for line, _ in self._start_lines()]
         running = [row for row in self._rows.values() if row["state"] == "running" and row.get("epoch")]
         if running:
             table = Table.grid(padding=(0, 2))

@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 from atmc_search.search.stopping import StopRequest
 from atmc_search.space import Config
 from atmc_search.spec import SearchSpec
-from atmc_search.tasks import TrialSpace
+from atmc_search.tasks import TrialSpace, parent_of
 
 TRIAL_NUMBER = "trial_number"
 """The key under which a trial's number stands in Ray's config, beside the sampled values by dotted path."""
@@ -50,7 +50,7 @@ class OptunaSearcher(Searcher):
         directions = [minimize if d == "min" else maximize for d in spec.objectives.values()]
         self.study = optuna.create_study(sampler=make_sampler(spec.search, earlier), directions=directions)
         self._running: dict[str, optuna.Trial] = {}
-        self._again: deque[tuple[int, Config]] = deque()
+        self._again: deque[tuple[int, Config, int | None]] = deque()
         self._next = 0
         self._stop = stop
 
@@ -61,26 +61,26 @@ class OptunaSearcher(Searcher):
             number: the trial's.
             config: its sampled values by dotted path; values that it does not use are ignored.
             state: as in the column `state`.
-            metrics: its last report.
+            metrics: its last report; its `start` says whether it starts from another trial.
         """
         self._next = max(self._next, number + 1)
         if state in ("complete", "stopped", "failed"):
             self._tell(self._ask(config), state, metrics)
         else:
-            self._again.append((number, dict(config)))
+            self._again.append((number, dict(config), parent_of(metrics.get("start"))))
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """The next config: one that an earlier run left unfinished, else what the sampler proposes."""
         if self._stop is not None and self._stop.made:
             return Searcher.FINISHED  # type: ignore[return-value]  # Ray's own base class has it so
         if self._again:
-            number, config = self._again.popleft()
+            number, config, parent = self._again.popleft()
             trial = self._ask(config)
         else:
-            number, self._next = self._next, self._next + 1
+            number, self._next, parent = self._next, self._next + 1, None
             trial = self._ask(None)
         self._running[trial_id] = trial
-        return {**trial.params, TRIAL_NUMBER: number}
+        return {**trial.params, TRIAL_NUMBER: number} | ({} if parent is None else {START_TRIAL: parent})
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         trial = self._running.pop(trial_id, None)

@@ -81,6 +81,7 @@ class StudyScheduler(FIFOScheduler):
             return chosen
         for trial in list(tune_controller.get_trials()):
             if trial.status == Trial.PENDING:
+                trial.init_local_path()  # Tune asks every trial for its folder in the end, and it may have none yet
                 tune_controller.stop_trial(trial)
         return None
 

@@ -35,7 +35,7 @@ class SchedulerSpec(Section):
 
     name: Literal["none", "mo_asha"] = Field("none", description="mo_asha: multi-objective asynchronous halving")
     grace_epochs: int = Field(1, ge=1, description="epochs before the first rung")
-    reduction_factor: float = Field(3, gt=1, description="one in this many goes on at a rung")
+    reduction_factor: float = Field(3, gt=1, description="one in this many continues at a rung")
 
 
 class SearchSpec(Section):
@@ -48,7 +48,7 @@ class SearchSpec(Section):
     max_failures: int = Field(
         3,
         ge=0,
-        description="times that a trial goes on after its worker was lost; losses to preempted nodes do not count",
+        description="times that a trial is continued after its worker was lost; losses to preempted nodes do not count",
     )
     max_failed_trials: int | None = Field(None, ge=1, description="failed trials of one run after which it stops")
     trial_timeout_s: float | None = Field(

@@ -1,6 +1,6 @@
 """What a trial does: the contract, the tasks by name, and a study's trials as its task reads them."""
 
-from atmc_search.tasks.base import Figure, Remeasured, Report, Start, State, Task, facts_of, start_of
+from atmc_search.tasks.base import Figure, Remeasured, Report, Start, State, Task, facts_of, parent_of, start_of
 from atmc_search.tasks.names import TASKS, task_named
 from atmc_search.tasks.trials import TrialSpace, checked
 
@@ -15,6 +15,7 @@ __all__ = [
     "TrialSpace",
     "checked",
     "facts_of",
+    "parent_of",
     "start_of",
     "task_named",
 ]

@@ -6,6 +6,7 @@ To add a task of your own, subclass `Task` and write `task: my.module:MyTask` in
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -59,6 +60,12 @@ class Start:
         """
         tensors, facts = tensors_from_bytes(data)
         return cls(tensors, facts, facts.pop(_ORIGIN, "trained"))
+
+
+def parent_of(origin: object) -> int | None:
+    """The number of the trial that a start of this `origin` comes from; None where it comes from no trial."""
+    found = re.match(r"trial (\d+)", origin) if isinstance(origin, str) else None
+    return int(found[1]) if found else None
 
 
 @dataclass(frozen=True)
@@ -152,7 +159,7 @@ class Task(ABC):
 
     @classmethod
     def uses(cls, path: str, trial: Mapping[str, Any]) -> bool:
-        """Whether a trial uses the value at `path`. A value that it does not use is not sampled.
+        """Whether a trial uses the value at `path`. A value that it does not use is not sampled: its default stands.
 
         Args:
             path: dotted, from `trial.` on.

@@ -13,8 +13,8 @@ import torch
 from atmc_search.errors import AtmcError, RunError
 from atmc_search.registry import refuse_imports
 from atmc_search.results import RunFolder
-from atmc_search.tasks.base import Start, Task
-from atmc_search.tasks.trials import TrialSpace
+from atmc_search.tasks.base import Start, Task, parent_of
+from atmc_search.tasks.trials import TrialSpace, checked
 
 _REMEDY = "if you trust the run folder, add --trust (trust=True)"
 
@@ -42,7 +42,9 @@ class Stored:
     folder: RunFolder
 
     def start(self) -> Start | None:
-        """The start of the trial, if the run still holds it."""
+        """The start of the trial, if it is one that trials share and the run still holds it."""
+        if parent_of(self.row.get("start")) is not None:
+            return None
         names = (self.task.start_key(self.spec, self.data), *self.task.earlier_start_keys(self.spec))
         for name in names:
             try:
@@ -61,13 +63,14 @@ def stored_artifacts(folder: RunFolder, trials: pd.DataFrame, *, trust: bool) ->
         trust: whether to import what the folder's spec names as "module:attribute", which runs that code.
 
     Raises:
+        SpecError: the task does not take the folder's spec.
         RunError: an artifact is missing, or not the one that was measured; its trial failed; or code would be imported
             without `trust`.
     """
     study = folder.spec()
     if not trust:
         refuse_imports({"task": study.task}, str(folder.spec_path), _REMEDY)
-    space = TrialSpace(study, TrialSpace.of(study).task)
+    space = TrialSpace.of(checked(study, str(folder.spec_path)))
     torch.set_num_threads(max(1, int(study.resources.cpu)))  # as in the sweep: sums in the same order
     loaded: dict[str, Any] = {}
     for row in _records(trials, list(space.distributions)):
@@ -105,10 +108,10 @@ def _records(trials: pd.DataFrame, parameters: list[str]) -> list[dict[str, Any]
     return [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
 
 
-def recorded(stored: Stored, name: str) -> float | None:
+def recorded(stored: Stored, name: str) -> float | int | None:
     """The metric that the sweep recorded for a stored artifact; None where it recorded none."""
     value = stored.row.get(name)
     try:
-        return None if value is None else float(value)
+        return value if isinstance(value, int) or value is None else float(value)
     except (TypeError, ValueError):
         raise AtmcError(f"{stored.path}: its {name} is no number in the reports; run the study again") from None

@@ -14,7 +14,7 @@ from atmc_search import space
 from atmc_search.errors import SpecError
 from atmc_search.results import Column, parameter_columns
 from atmc_search.spec import StudySpec, TrialSpec
-from atmc_search.spec.paths import set_at, value_at
+from atmc_search.spec.paths import remove_at, set_at, value_at
 from atmc_search.tasks.base import Task
 from atmc_search.tasks.names import task_named
 
@@ -79,8 +79,14 @@ class TrialSpace:
                 yield moved or next(iter(chosen), None), {**chosen, **config}
 
     def fill(self, config: Mapping[str, Any]) -> Any:
-        """The trial that a sampled config (values by dotted path) stands for: a `Task.Spec`."""
-        spec = self.task.spec_of(space.fill(self.study.trial, config))
+        """The trial that a sampled config (values by dotted path) stands for: a `Task.Spec`.
+
+        Sampled values that it does not use are left out, so that their defaults stand.
+        """
+        filled, active = space.fill(self.study.trial, config), self.active(config)
+        for path in self.study.distributions.keys() - active.keys():
+            remove_at(filled, path.removeprefix("trial."))
+        spec = self.task.spec_of(filled)
         assert isinstance(spec, TrialSpec), spec
         return spec
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -105,6 +105,14 @@ class Step:
             part.after_step(at)
         return StepFigures(value.detach(), (logits.detach().argmax(1) == y).sum())
 
+    @contextmanager
+    def final(self) -> Iterator[None]:
+        """Inside, the model holds what is to be deployed, before it is projected and quantised."""
+        with ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(part.final())
+            yield
+
     def state(self) -> State:
         """Weights, momentum and every part, as they are now: "model/…", "momentum/…", and "<part>/…" with its facts.
 
@@ -117,7 +125,10 @@ class Step:
         return joined(groups), facts
 
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Goes on from what `state` gave; the tensors are on the model's device, and are left alone."""
+        """Goes on from what `state` gave; the tensors are on the model's device, and are left alone.
+
+        A part that the state says nothing of loads nothing: no tensors, no facts.
+        """
         groups = grouped({name: tensor.clone() for name, tensor in tensors.items()})
         self.model.load_state_dict(groups["model"])
         momentum = groups.get("momentum", {})
@@ -126,7 +137,7 @@ class Step:
             if name in momentum:
                 self.optimizer.state[parameter]["momentum_buffer"] = momentum[name]
         for part in self.parts:
-            part.load(groups.get(part.name, {}), facts[part.name])
+            part.load(groups.get(part.name, {}), facts.get(part.name, {}))
 
     def go_back(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], progress: float) -> None:
         """Loads a state of an earlier time, while training goes on at `progress`, a share of the stage's steps."""

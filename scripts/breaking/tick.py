@@ -12,11 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atmc_search.data import Splits
 from atmc_search.results import Column
-from atmc_search.tasks import Start, Task
-from atmc_search.tasks.atmc.spec import AtmcSpec
-from atmc_search.tasks.base import Report
+from atmc_search.spec import Section, TrialSpec
+from atmc_search.tasks import Report, Start, Task
 
 
 def gain_after(epochs: int, lr: float) -> float:
@@ -31,46 +29,57 @@ def _next(gain: float, lr: float) -> float:
     return gain + lr * (1 - gain) ** 2
 
 
-class Tick(Task):
-    """Sleeps, counts, and notes every epoch that it has done in the file `model.log`."""
+class TickSection(Section):
+    """What a trial does.
 
+    Attributes:
+        log: a file that takes a line for every epoch.
+        epochs: how many.
+        epoch_s: how long one lasts, in seconds.
+        lr: the rate.
+    """
+
+    log: str
+    epochs: int
+    epoch_s: float
+    lr: float
+
+
+class TickSpec(TrialSpec):
+    """One trial."""
+
+    tick: TickSection
+
+
+class Tick(Task):
+    """Sleeps, counts, and notes every epoch that it has done in the file `tick.log`."""
+
+    Spec = TickSpec
     columns = (
         Column("cost", "float64", "", "the rate itself", low=0),
         Column("gain", "float64", "share", "grows with every epoch", low=0, high=1),
     )
 
-    def __init__(self, spec: AtmcSpec, data: Splits, start: Start, *, device: str, meta: Mapping[str, Any]) -> None:
-        self._spec, self._number, self._gain = spec, meta["trial"], 0.0
-        self.epochs, self.epoch = spec.train.epochs, 0
+    def __init__(self, spec: TickSpec, data: None, start: Start, *, device: str, meta: Mapping[str, Any]) -> None:
+        self._spec, self._number, self._gain = spec.tick, meta["trial"], 0.0
+        self.epochs, self.epoch = spec.tick.epochs, 0
 
     @classmethod
-    def check(cls, spec: AtmcSpec, data: Splits) -> None:
-        pass
-
-    @classmethod
-    def least(cls, spec: AtmcSpec, data: Splits) -> Mapping[str, float]:
-        return {}
-
-    @classmethod
-    def reference(cls, spec: AtmcSpec, data: Splits) -> Mapping[str, float]:
+    def reference(cls, spec: TickSpec, data: None) -> Mapping[str, float]:
         return {"cost": 1.0}
 
     @classmethod
-    def start_key(cls, spec: AtmcSpec) -> str:
-        return "tick"
-
-    @classmethod
-    def make_start(cls, spec: AtmcSpec, data: Splits, *, device: str, report: Report) -> Start:
-        time.sleep(spec.model.args["epoch_s"])
+    def make_start(cls, spec: TickSpec, data: None, *, device: str, report: Report) -> Start:
+        time.sleep(spec.tick.epoch_s)
         return Start({"zero": torch.zeros(1)})
 
     def step(self) -> dict[str, Any]:
-        time.sleep(self._spec.model.args["epoch_s"])
-        self._gain = _next(self._gain, self._spec.train.lr)
+        time.sleep(self._spec.epoch_s)
+        self._gain = _next(self._gain, self._spec.lr)
         self.epoch += 1
-        with Path(self._spec.model.args["log"]).open("a") as log:
+        with Path(self._spec.log).open("a") as log:
             log.write(f"{self._number} {self.epoch} {os.getpid()}\n")
-        return {"cost": self._spec.train.lr, "gain": self._gain}
+        return {"cost": self._spec.lr, "gain": self._gain}
 
     def artifact(self) -> bytes:
         return json.dumps([self._number, self.epoch, self._gain]).encode()

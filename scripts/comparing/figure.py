@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from atmc_search.report.groups import Look, looks
-from atmc_search.report.style import QUIET, draw_frame, log_ticks, write_figure
+from atmc_search.report.figures.groups import Look, looks
+from atmc_search.report.figures.style import QUIET, draw_frame, log_ticks, write_figure
 from comparing.tables import summary
 
 _DEPTH = 0.15

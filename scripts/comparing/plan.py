@@ -15,7 +15,8 @@ from atmc_search.errors import SpecError
 from atmc_search.registry import validated
 from atmc_search.spec import Component, StudySpec, fingerprint, parse_yaml
 from atmc_search.spec.paths import set_at
-from atmc_search.tasks.atmc.spec import AtmcSpec
+from atmc_search.tasks import TrialSpace
+from atmc_search.tasks.atmc import AtmcSpec
 
 
 class _Part(BaseModel):
@@ -157,9 +158,12 @@ def _trial(comparison: Comparison, *, name: str, settings: Mapping[str, Any], se
     study = validated(
         StudySpec, {"name": comparison.name, "search": {"trials": 1}, **document}, path=f"{comparison.name}: arm {name}"
     )
-    if study.space:
-        raise SpecError(f"arm {name}: {next(iter(study.space))} is a distribution; a comparison has plain values")
-    return study.fill({})
+    if study.distributions:
+        path = next(iter(study.distributions))
+        raise SpecError(f"arm {name}: {path} is a distribution; a comparison has plain values")
+    spec = TrialSpace.of(study).fill({})
+    assert isinstance(spec, AtmcSpec), spec
+    return spec
 
 
 def _refuse_unequal(comparison: Comparison, job: Job, first: Job) -> None:

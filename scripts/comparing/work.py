@@ -24,15 +24,15 @@ import torch
 
 from atmc_search.artifact import unpack
 from atmc_search.attacks import build_attack
-from atmc_search.data import DeviceData, ImageSet, load_splits
+from atmc_search.data import DeviceData, ImageSet
 from atmc_search.errors import TrialFailed
 from atmc_search.measure import measure
 from atmc_search.models import placed
 from atmc_search.results import write_atomic
 from atmc_search.spec import fingerprint
-from atmc_search.tasks import AtmcTask, Start
-from atmc_search.tasks.atmc.spec import AtmcSpec
-from atmc_search.training import load_tensors, make_repeatable, save_tensors
+from atmc_search.tasks import Start, start_of
+from atmc_search.tasks.atmc import AtmcSpec, AtmcTask
+from atmc_search.training import make_repeatable
 from comparing.plan import Comparison, Job, TestOnce, jobs
 
 
@@ -49,12 +49,13 @@ def work(comparison: Comparison, folder: Path, *, workers: int, device: str, mea
     for part in ("starts", "trials", "test"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     todo = jobs(comparison)
-    starts = {AtmcTask.start_key(job.spec): job.spec for job in todo}
+    starts = {_start_path(job.spec, folder): job.spec for job in todo}
     _all(
-        [partial(_start, spec, folder / "starts" / f"{key}.safetensors", device) for key, spec in starts.items()],
+        [partial(_start, spec, path, device) for path, spec in starts.items()],
         workers,
+        device,
     )
-    _all([partial(_train, job, folder, device) for job in todo], workers)
+    _all([partial(_train, job, folder, device) for job in todo], workers, device)
     rows = [json.loads(_paths(job, folder)[0].read_text()) for job in todo]
     test = comparison.test if measuring else None
     if test is not None:
@@ -65,6 +66,7 @@ def work(comparison: Comparison, folder: Path, *, workers: int, device: str, mea
                 if "failed" not in row
             ],
             workers,
+            device,
         )
     for job, row in zip(todo, rows, strict=True):
         tested = None if test is None else _test_path(job, test, folder)
@@ -72,20 +74,20 @@ def work(comparison: Comparison, folder: Path, *, workers: int, device: str, mea
     return rows
 
 
-def _all(calls: Sequence[Callable[[], str | None]], workers: int) -> None:
+def _all(calls: Sequence[Callable[[], str | None]], workers: int, device: str) -> None:
     """Runs what is to be run, and says what each did."""
     began = time.monotonic()
-    for number, said in enumerate(_results(calls, workers), start=1):
+    for number, said in enumerate(_results(calls, workers, device), start=1):
         if said:
             print(f"{number}/{len(calls)} {said}, {time.monotonic() - began:.0f} s gone", flush=True)
 
 
-def _results(calls: Sequence[Callable[[], str | None]], workers: int) -> Iterator[str | None]:
+def _results(calls: Sequence[Callable[[], str | None]], workers: int, device: str) -> Iterator[str | None]:
     if not workers:
         yield from (call() for call in calls)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(device,))
     try:
         for future in as_completed([pool.submit(call) for call in calls]):
             yield future.result()
@@ -97,11 +99,11 @@ def _results(calls: Sequence[Callable[[], str | None]], workers: int) -> Iterato
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare() -> None:
+def _prepare(device: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    make_repeatable()
+    make_repeatable(device)
 
 
 def _end_with_parent() -> None:
@@ -112,16 +114,35 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
+_loaded: dict[str, Any] = {}
+"""What this process loaded last: trials of a comparison share their data."""
+
+
+def _data(spec: AtmcSpec) -> Any:
+    key = AtmcTask.load_key(spec)
+    if key not in _loaded:
+        _loaded.clear()
+        _loaded[key] = AtmcTask.load(spec)
+    return _loaded[key]
+
+
+def _start_path(spec: AtmcSpec, folder: Path) -> Path:
+    """The file of a trial's dense start and its figures, equal for trials that can share both."""
+    data = _data(spec)
+    keys = AtmcTask.start_key(spec, data), AtmcTask.start_figures_key(spec, data)
+    return folder / "starts" / f"{'-'.join(keys)}.safetensors"
+
+
 def _start(spec: AtmcSpec, path: Path, device: str) -> str | None:
     failure = path.with_suffix(".failed")
     if path.exists() or failure.exists():
         return None
     try:
-        start = AtmcTask.make_start(spec, load_splits(spec.data), device=device, report=lambda row: None)
+        start = start_of(AtmcTask, spec, _data(spec), device=device, report=lambda row: None)
     except TrialFailed as error:
         write_atomic(failure, str(error).encode())
         return f"dense start {path.stem} failed: {error}"
-    save_tensors(path, start.tensors, start.facts)
+    write_atomic(path, start.to_bytes())
     return f"dense start {path.stem}"
 
 
@@ -133,14 +154,14 @@ def _train(job: Job, folder: Path, device: str) -> str | None:
     path, artifact = _paths(job, folder)
     if path.exists():
         return None
-    started = folder / "starts" / f"{AtmcTask.start_key(job.spec)}.safetensors"
+    started = _start_path(job.spec, folder)
     row: dict[str, Any] = {"arm": job.arm, "point": job.point, "seed": job.seed}
     row["spec"] = job.spec.model_dump(mode="json", exclude_none=True)
     try:
         if not started.exists():
             raise TrialFailed(f"its dense start: {started.with_suffix('.failed').read_text()}")
-        start = Start(*load_tensors(started))
-        task = AtmcTask(job.spec, load_splits(job.spec.data), start, device=device, meta={"study": folder.name})
+        start = Start.from_bytes(started.read_bytes())
+        task = AtmcTask(job.spec, _data(job.spec), start, device=device, meta={"study": folder.name})
         while not task.done:
             metrics = task.step()
     except TrialFailed as error:
@@ -168,7 +189,7 @@ def _test(job: Job, test: TestOnce, folder: Path, device: str) -> str | None:
     path = _test_path(job, test, folder)
     if path is None or path.exists():
         return None
-    images = load_splits(job.spec.data).test
+    images = _data(job.spec).test
     model = placed(unpack(_paths(job, folder)[1].read_bytes(), allow_custom_models=True), device)
     figures: dict[str, Any] = {"images": 0}
     for name, component in test.attacks.items():

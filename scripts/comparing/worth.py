@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from atmc_search.report.style import DENSE, FRONT, QUIET, draw_frame, write_figure
+from atmc_search.report.figures.style import DENSE, FRONT, QUIET, draw_frame, write_figure
 from comparing.plan import Comparison
 from comparing.tables import label, summary
 

@@ -17,13 +17,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from refusals import DOCUMENT, document
+from refusals import DOCUMENT, as_run
 
 from atmc_search.artifact import Architecture, CompressedModel, pack
 from atmc_search.artifact.streams import Writer
 from atmc_search.compress import factorise
-from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, RunFolder, parameter_columns
+from atmc_search.results import STUDY_COLUMNS, RunFolder, parameter_columns
 from atmc_search.spec import parse_study
+from atmc_search.tasks import checked
+from atmc_search.tasks.atmc.columns import ATMC_COLUMNS
 
 REPORT = "run/reports/00000001.parquet"
 ARTIFACT = "run/artifacts/00001.atmc"
@@ -69,10 +71,10 @@ def rows() -> list[dict[str, Any]]:
 
 @functools.cache
 def _template() -> Path:
-    study = parse_study(DOCUMENT)
+    study = checked(parse_study(DOCUMENT), "spec")
     folder = RunFolder(Path(tempfile.mkdtemp(prefix="bad-input-")) / "run")
     folder.create(study)
-    columns = (*STUDY_COLUMNS, *ATMC_COLUMNS, *parameter_columns(study.space))
+    columns = (*STUDY_COLUMNS, *ATMC_COLUMNS, *parameter_columns(study.distributions))
     for number, row in enumerate(rows()):
         folder.append(row, columns, number)
         if "artifact" in row:
@@ -94,7 +96,7 @@ def one_report(folder: Path) -> None:
 
 def respecified(folder: Path, *changes: tuple[str, object]) -> None:
     """A good run whose spec.yaml was changed by hand."""
-    (run_folder(folder) / "spec.yaml").write_text(yaml.safe_dump(document(*changes), sort_keys=False))
+    (run_folder(folder) / "spec.yaml").write_text(yaml.safe_dump(as_run(*changes), sort_keys=False))
 
 
 def reported(folder: Path, changes: Mapping[str, Any], *, drop: str = "") -> None:

@@ -72,6 +72,15 @@ def document(*changes: tuple[str, object]) -> dict[str, Any]:
     return found
 
 
+def as_run(*changes: tuple[str, object]) -> dict[str, Any]:
+    """Likewise, as a run folder has it: with its task's objectives, unless they are changed too."""
+    objectives = {"size_bytes": "min", "clean_accuracy": "max", "robust_accuracy": "max"}
+    found = document(("objectives", objectives))
+    for path, value in changes:
+        set_at(found, path, value)
+    return found
+
+
 def refused(atmc: Run, folder: Path, bad: Case) -> None:
     """Passes if the program refuses the case in one line with value, rule and remedy, and changes no file."""
     bad.make(folder)

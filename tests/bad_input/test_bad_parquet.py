@@ -16,7 +16,7 @@ from folders import REPORT, one_report, reported, run_folder
 from refusals import Case, case, refused
 from shell import Run
 
-AWAY = "run the study, which moves it to damaged/|move them away to go on without them"
+AWAY = "run the study, which moves it to damaged/|move them away to continue without them"
 
 
 def bad(name: str, changes: dict[str, Any], shown: str, rule: str, *, words: str = "front run", drop: str = "") -> Any:
@@ -84,8 +84,9 @@ CASES = [
     bad("trial-in-words", {"trial": "one"}, "'trial'", "is string, not int64"),
     bad("trial-below-0", {"trial": -3}, "trial", "no number from 0"),
     bad("trial-is-missing", {"trial": pa.array([None], pa.int64())}, "trial", "no trial in a row"),
-    bad("size-in-words", {"size_bytes": "1 kB"}, "'size_bytes'", "is string, not int64"),
-    bad("accuracy-is-a-list", {"clean_accuracy": [0.5]}, "'clean_accuracy'", "is list.*, not float64"),
+    bad("size-in-words", {"size_bytes": "1 kB"}, "'size_bytes'", "is string, not a number"),
+    bad("clean-accuracy-in-words", {"clean_accuracy": "good"}, "'clean_accuracy'", "is string, not a number"),
+    bad("accuracy-is-a-list", {"clean_accuracy": [0.5]}, "'clean_accuracy'", "is list.*, not a plain value"),
     bad("state-is-a-number", {"state": 3}, "'state'", "is int64, not string"),
     bad("a-structure", {"mine": {"a": 1}}, "'mine'", "is struct.*, not a plain value"),
     bad("bytes", {"mine": b"\xff"}, "'mine'", "is binary, not a plain value"),

@@ -42,6 +42,7 @@ def damaged_below_runs(folder: Path) -> None:
     (folder / "runs" / "bad" / "spec.yaml").write_text("name: [")
 
 
+PLAIN = [("trial.train.lr", 0.02), ("trial.compress.keep", 0.1), ("trial.compress.bits", 4)]
 LAUGH = "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12))])
 READERS = ["front run", "choose run --best size_bytes", "verify run", "curves run", "report run", "columns run"]
 
@@ -64,7 +65,7 @@ CASES = [
     case("spec-is-a-bomb", "front run", "20,000 values", "not readable", "flat", make=spoilt("spec.yaml", LAUGH.encode())),
     case("spec-is-an-object", "front run", "python/object", "could not determine a constructor", "mend",
          make=spoilt("spec.yaml", b"name: !!python/object/apply:os.system ['touch gone']")),
-    case("spec-of-a-later-release", "front run", "trial.compress.magic", "unknown key", "known",
+    case("spec-of-a-later-release", "verify run", "trial.compress.magic", "unknown key", "known",
          make=lambda folder: respecified(folder, ("trial.compress.magic", 3))),
     case("spec-named-to-climb", "front run", "'../../up'", "names a folder", "use letters",
          make=lambda folder: respecified(folder, ("name", "../../up"))),
@@ -73,15 +74,17 @@ CASES = [
     case("spec-bounds-what-nobody-reports", "report run", "'speed'", "no such column", "known|did you mean",
          make=lambda folder: respecified(folder, ("constraints.speed.max", 1))),
     case("spec-samples-what-no-report-has", "front run", "'trial.train.momentum'", "no column", "move it away",
+         make=lambda folder: respecified(folder, *PLAIN, ("trial.train.momentum", {"uniform": [0.1, 0.9]}))),
+    case("spec-samples-more-than-reports-have", "verify run", "'trial.train.momentum'", "no column", "run the study again",
          make=lambda folder: respecified(folder, ("trial.train.momentum", {"uniform": [0.1, 0.9]}))),
+    case("spec-without-objectives", "front run", "run/spec.yaml", "names no objectives", "add those",
+         make=lambda folder: (run_folder(folder) / "spec.yaml").write_text(yaml.safe_dump(DOCUMENT))),
     case("spec-with-other-choices", "front run", "trial.compress.bits is 4", r"not sampled from \{5, 6\}", "move them away",
          make=lambda folder: respecified(folder, ("trial.compress.bits", {"choice": [5, 6]}))),
     case("data-that-is-not-there", "verify run", "/nowhere", "come with", "remove|leave",
          make=lambda folder: respecified(folder, ("trial.data.root", "/nowhere"))),
     # what it would have imported
-    case("a-task-of-its-own", "columns run", "'stranger:Task'", "would import that code", "add --trust",
-         make=lambda folder: respecified(folder, ("task", "stranger:Task"))),
-    case("a-task-of-its-own-verified", "verify run", "'stranger:Task'", "would import that code", "add --trust",
+    case("a-task-of-its-own", "verify run", "'stranger:Task'", "would import that code", "add --trust",
          make=lambda folder: respecified(folder, ("task", "stranger:Task"))),
     case("data-of-its-own", "verify run", "'stranger:load'", "would import that code", "add --trust",
          make=lambda folder: respecified(folder, ("trial.data", {"name": "stranger:load"}))),
@@ -97,6 +100,22 @@ CASES = [
 @pytest.mark.parametrize("bad", CASES)
 def test_a_bad_run_folder_is_refused(atmc: Run, tmp_path: Path, bad: Case) -> None:
     refused(atmc, tmp_path, bad)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("trial.compress.magic", 3),  # of a later release
+        ("trial.train.momentum", {"uniform": [0.1, 0.9]}),  # which no trial of its task uses, for all we know
+        ("task", "stranger:Task"),
+    ],
+    ids=lambda change: change[0],
+)
+@pytest.mark.parametrize("words", [*READERS[:2], *READERS[4:]])
+def test_what_reads_tables_asks_no_task(atmc: Run, tmp_path: Path, words: str, change: tuple[str, object]) -> None:
+    respecified(tmp_path, change)
+    outcome = atmc(*words.split())
+    assert (outcome.code, outcome.err) == (0, "")
 
 
 @pytest.mark.parametrize("words", [*READERS, "verify run --trial 0 --steps 1"])

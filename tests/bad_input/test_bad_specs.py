@@ -153,7 +153,7 @@ VALUES = [
     bad("trial.compress", {}, "keep", "missing", "must be given"),
     bad("trial.compress.keep", 1e-9, "1e-09", "raise it to", "raise it to"),
     # objectives, constraints, search, resources
-    bad("objectives", {}, "{}", "at least one", "write e.g."),
+    bad("objectives", {}, "{}", "at least one", "name one"),
     bad("objectives", ["size_bytes"], "['size_bytes']", "must be a mapping", r"write \{"),
     bad("objectives", {"size_bytes": "minimize"}, "'minimize'", "'min' or 'max'", "did you mean 'min'"),
     bad("objectives", {"size": "min"}, "size", "not a metric", "did you mean 'size_bytes'"),
@@ -242,7 +242,7 @@ FILES = [
         yaml.safe_dump(document(("trial.dense", {"epochs": 0}), ("trial.train.distillation", {"weight": 0.5}))),
         "dense.epochs is 0",
         "distillation learns from",
-        "raise it, or remove it",
+        "raise it, give dense.weights, or remove it",
     ),
 ]
 

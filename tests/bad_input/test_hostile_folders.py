@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
@@ -9,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from folders import REPORT, artifact, reported, respecified, run_folder, with_header
-from refusals import document
+from refusals import as_run, document
 from shell import Run
 
-from atmc_search.report.style import write_figure
+from atmc_search.report.figures.style import write_figure
 
 READERS = (
     "front run",
@@ -52,7 +55,7 @@ def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def by_reports(folder: Path) -> None:
     """The spec lets names be chosen; the reports chose one that it does not list."""
     reported(folder, {"trial.model.name": "stranger:net"})
-    changed = document(("trial.model", {"name": {"choice": ["mlp", "small_cnn"]}}))
+    changed = as_run(("trial.model", {"name": {"choice": ["mlp", "small_cnn"]}}))
     (folder / "run" / "spec.yaml").write_text(yaml.safe_dump(changed))
     (folder / "run" / "study.json").write_text('{"format": 1}')  # which says nothing of trials that could differ
 
@@ -92,8 +95,7 @@ def test_reading_a_strangers_folder_imports_nothing_of_theirs(
 @pytest.mark.parametrize("name", ["task", "data", "attack"])
 def test_with_trust_it_does(atmc: Run, tmp_path: Path, imported: Path, name: str) -> None:
     HOSTILE[name](tmp_path)
-    words = "columns run --trust" if name == "task" else "verify run --trust"
-    said = atmc(*words.split()).err
+    said = atmc(*["verify", "run", "--trust"]).err
     assert imported.exists()
     assert "is no" in said  # what was imported is None
 
@@ -145,6 +147,22 @@ def test_no_control_character_reaches_the_terminal(atmc: Run, tmp_path: Path, wo
     outcome = atmc(*words.split())
     for stream in (outcome.out, outcome.err):
         assert all(character.isprintable() or character == "\n" for character in stream)
+
+
+@pytest.mark.parametrize("words", READERS[:7])
+def test_no_control_character_of_a_column_s_description_is_shown(atmc: Run, tmp_path: Path, words: str) -> None:
+    reported(tmp_path, {"masking_flags": "steps", "dense_size_bytes": 15_000, "dense_clean_accuracy": 0.9})
+    said, quoted = ESCAPES.encode(), json.dumps(ESCAPES).encode()
+    metadata = {b"unit": said, b"meaning": said, b"baseline_name": quoted, b"warning": quoted, b"heading": quoted}
+    metadata |= {b"role": b"study", b"baseline": b'"dense_clean_accuracy"', b"samples": b'"size_bytes"'}
+    table = pq.ParquetFile(tmp_path / REPORT).read()
+    pq.write_table(table.cast(pa.schema([field.with_metadata(metadata) for field in table.schema])), tmp_path / REPORT)
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # text as text, not as paths
+        outcome = atmc(*words.split())
+    assert (outcome.code, outcome.err) == (0, "")
+    assert all(character.isprintable() or character == "\n" for character in outcome.out)
+    if "report" in words:
+        assert r"\x1b]0;owned" in "".join(ElementTree.parse(tmp_path / "front.svg").getroot().itertext())
 
 
 def test_what_is_shown_is_shown_as_it_is_written(atmc: Run, tmp_path: Path) -> None:

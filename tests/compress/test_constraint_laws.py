@@ -36,10 +36,10 @@ def one_tensor_dead(weights: Weights) -> LiveBudget:
     """The first tensor by name lives as long as anything of the last is kept."""
     first, last = min(weights), max(weights)
 
-    def living(kept: Weights) -> dict[str, Tensor]:
+    def effective(kept: Weights) -> dict[str, Tensor]:
         return {n: torch.full_like(w, n != first or bool((kept[last] != 0).any()), dtype=bool) for n, w in kept.items()}
 
-    return LiveBudget(GlobalL0(7), living)
+    return LiveBudget(GlobalL0(7), effective)
 
 
 # What each makes of the weights that it is to bind: some constraints name them.

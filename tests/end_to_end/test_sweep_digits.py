@@ -12,15 +12,17 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from again import measured_again
 from rich.console import Console
 
 from atmc_search import cli, front, load_artifact
 from atmc_search.data import load_splits
-from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, RunFolder, parameter_columns, schema_of
+from atmc_search.results import STUDY_COLUMNS, RunFolder, schema_of
 from atmc_search.search import StudyResult, run_study
 from atmc_search.search.scheduler import Rungs
 from atmc_search.spec import StudySpec, parse_study
-from atmc_search.tasks.atmc.remeasure import remeasure
+from atmc_search.tasks import TrialSpace
+from atmc_search.tasks.atmc.columns import ATMC_COLUMNS
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -79,7 +81,7 @@ def test_every_trial_ends(result: StudyResult, trials: pd.DataFrame, said: Strin
     assert trials["trial"].tolist() == list(range(6))
     assert set(trials["state"]) == {"complete", "stopped"}
     assert trials["seed"].tolist() == [40 + number for number in range(6)]
-    assert (trials["fingerprint"] == digits(6).fingerprint).all()
+    assert (trials["fingerprint"] == TrialSpace.of(digits(6)).study.fingerprint).all()
     assert trials["trial_fingerprint"].nunique() == 6
     complete = trials[trials["state"] == "complete"]
     assert (complete["epoch"] == complete["epochs"]).all()
@@ -91,7 +93,7 @@ def test_every_trial_ends(result: StudyResult, trials: pd.DataFrame, said: Strin
 
 
 def test_columns_are_typed_and_filled(result: StudyResult, trials: pd.DataFrame) -> None:
-    columns = (*STUDY_COLUMNS, *ATMC_COLUMNS, *parameter_columns(digits(6).space))
+    columns = (*STUDY_COLUMNS, *ATMC_COLUMNS, *TrialSpace.of(digits(6)).parameter_columns)
     for name in ("trials.parquet", "front.parquet"):
         assert pq.read_schema(result.folder.path / name).equals(schema_of(columns))
     empty = [column.name for column in columns if column.needs is None and trials[column.name].isna().all()]
@@ -116,9 +118,9 @@ def test_sizes_and_hashes_are_those_of_the_files(result: StudyResult, trials: pd
 
 def test_accuracies_are_those_of_the_files(result: StudyResult, trials: pd.DataFrame) -> None:
     """Clean accuracy counted here, by nothing but the loaded model."""
-    spec = digits(6)
+    space = TrialSpace.of(digits(6))
     for _, row in trials.iterrows():
-        trial = spec.fill({path: row[path] for path in spec.space})
+        trial = space.fill({path: row[path] for path in space.distributions})
         validation = load_splits(trial.data).validation
         model = load_artifact(result.folder.path / row["artifact"])
         with torch.no_grad():
@@ -130,17 +132,18 @@ def test_accuracies_are_those_of_the_files(result: StudyResult, trials: pd.DataF
 
 
 def test_measuring_again_gives_the_same_digits(result: StudyResult, trials: pd.DataFrame) -> None:
-    again = list(remeasure(result.folder, trials, split="validation"))
+    again = list(measured_again(result.folder, trials, split="validation"))
     assert [row["trial"] for row in again] == trials["trial"].tolist()
     for name in ("size_bytes", "clean_accuracy", "robust_accuracy"):
         assert [row[name] for row in again] == trials[name].tolist()
         assert [row[f"recorded_{name}"] for row in again] == trials[name].tolist()
     assert {row["images"] for row in again} == {200}
-    assert {row["images"] for row in remeasure(result.folder, trials.head(2), split="test")} == {100}
+    assert {row["images"] for row in measured_again(result.folder, trials.head(2), split="test")} == {100}
 
 
 def test_the_dense_start_is_trained_once(result: StudyResult, trials: pd.DataFrame) -> None:
-    assert [path.suffix for path in result.folder.starts.iterdir()] == [".safetensors"]
+    start, figures = sorted(path.stem for path in result.folder.starts.iterdir())  # the model, and what it measures
+    assert figures.startswith(f"{start}-")
     for name in ("dense_s", "dense_size_bytes", "dense_clean_accuracy", "dense_robust_accuracy"):
         assert trials[name].nunique() == 1
     assert trials["dense_clean_accuracy"][0] > 0.3  # it was trained
@@ -161,7 +164,7 @@ def test_the_front_is_of_these_trials(result: StudyResult, trials: pd.DataFrame)
 
 
 def test_trials_were_stopped_by_the_rule(result: StudyResult, trials: pd.DataFrame) -> None:
-    spec = digits(6)
+    spec = TrialSpace.of(digits(6)).study
     rungs = Rungs(spec.objectives, spec.search.scheduler)
     reports = result.folder.read_reports()
     for row in reports.to_dict("records"):
@@ -211,6 +214,6 @@ def test_again_runs_nothing_and_more_trials_run_only_the_rest(result: StudyResul
     assert more.trials["trial"].tolist() == list(range(8))
     assert set(folder.read_reports()["trial"][reports:]) == {6, 7}
     pd.testing.assert_frame_equal(pd.read_parquet(folder.path / "trials.parquet").head(6), trials)
-    assert len(list(folder.starts.iterdir())) == 1
+    assert len(list(folder.starts.iterdir())) == 2
     assert more.trials["dense_s"].nunique() == 1
     assert folder.spec().search.trials == 8

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from atmc_search.errors import RunError
 from atmc_search.search import run_study
+from atmc_search.search.sampler import OptunaSearcher
 from atmc_search.spec import StudySpec
 
 MakeStudy = Callable[..., StudySpec]
@@ -28,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_trial_outlives_its_worker_and_one_that_hangs_is_ended(
     toy_study: MakeStudy, tmp_path: Path, log: Log
 ) -> None:
-    modes = "fine,kill once,hang,depot gone,kill"
+    modes = "fine,kill once,hang,server gone,kill"
     spec = toy_study(trials=5, modes=modes, epochs=4, cpu=1, trial_timeout_s=8.0, max_failures=1)
     said = StringIO()
     result = run_study(spec, runs=tmp_path, console=Console(file=said, width=300))
@@ -85,7 +87,7 @@ def test_the_same_spec_seed_and_one_worker_give_the_same_twice(
     for place in ("one", "two"):
         result = run_study(spec, runs=tmp_path / place, console=quiet)
         front = pd.read_parquet(result.folder.path / "front.parquet")
-        kept = ["trial", "state", "reason", "epoch", "cost", "gain", "seed", "artifact_sha256", *spec.space]
+        kept = ["trial", "state", "reason", "epoch", "cost", "gain", "seed", "artifact_sha256", *spec.distributions]
         tables.append((result.trials[kept], front[kept], result.folder.read_reports()[kept]))
     assert set(tables[0][0]["state"]) == {"complete", "stopped"}
     for one, two in zip(*tables, strict=True):
@@ -129,3 +131,28 @@ def test_a_signal_while_ray_starts_ends_it_at_once(
     result = run_study(toy_study(trials=2), runs=tmp_path, console=quiet)
     assert (result.interrupted, result.signal, len(result.trials)) == (True, number, 0)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_signal_between_a_proposal_and_its_start_is_a_stop_in_order(
+    toy_study: MakeStudy, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune makes a result of every trial at the end, of one that never started too."""
+    proposed: list[str] = []
+
+    class Signalled(OptunaSearcher):
+        def suggest(self, trial_id: str) -> dict[str, Any]:
+            config = super().suggest(trial_id)
+            proposed.append(trial_id)
+            if len(proposed) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            return config
+
+    monkeypatch.setattr("atmc_search.search.study.OptunaSearcher", Signalled)
+    spec = toy_study(trials=6, modes="fine" + ",slow" * 5, cpu=1)
+    result = run_study(spec, runs=tmp_path, console=quiet)
+    assert (result.interrupted, result.signal) == (True, signal.SIGINT)
+    assert set(result.trials["trial"]) <= {0, 1}  # the third was proposed and never began
+    monkeypatch.undo()
+    (tmp_path / "log.fast").touch()
+    assert run_study(spec, runs=tmp_path, console=quiet).trials["state"].tolist() == ["complete"] * 6

@@ -6,13 +6,14 @@ from io import StringIO
 
 import pandas as pd
 import pytest
+from again import measured_again
 from rich.console import Console
 
-from atmc_search import api
+from atmc_search import front
 from atmc_search.search import StudyResult, run_study
 from atmc_search.search.sampler import OptunaSearcher
 from atmc_search.spec import StudySpec, parse_study
-from atmc_search.tasks.atmc.remeasure import remeasure
+from atmc_search.tasks import TrialSpace
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -55,21 +56,21 @@ def test_values_that_a_method_fixes_are_missing_and_no_others(result: StudyResul
 
 def test_measuring_again_and_choosing_work_on_every_method(result: StudyResult) -> None:
     trials = result.folder.read_trials()
-    again = list(remeasure(result.folder, trials, split="validation"))
+    again = list(measured_again(result.folder, trials, split="validation"))
     assert [row["robust_accuracy"] for row in again] == trials["robust_accuracy"].tolist()
-    assert len(api.front(trials)) > 0
+    assert len(front(trials)) > 0
 
 
 def test_a_study_that_goes_on_replays_them_as_they_were(result: StudyResult) -> None:
     folder = result.folder
     trials = folder.read_trials()
-    searcher = OptunaSearcher(mixed(8), earlier=6)
+    space = TrialSpace.of(mixed(8))
+    searcher = OptunaSearcher(space, earlier=6)
     for row in trials.to_dict("records"):
-        searcher.replay(row["trial"], {path: row[path] for path in mixed(8).space}, row["state"], row)
+        searcher.replay(row["trial"], {path: row[path] for path in space.distributions}, row["state"], row)
     for frozen, row in zip(searcher.study.trials, trials.to_dict("records"), strict=True):
-        assert frozen.params == {
-            path: row[path] for path in mixed(8).space if path != "trial.compress.bits" or row["trial.method"] == "atmc"
-        }
+        used = {path for path in space.distributions if path != "trial.compress.bits" or row["trial.method"] == "atmc"}
+        assert frozen.params == {path: row[path] for path in used}
     more = run_study(mixed(8), runs=folder.path.parent, console=Console(file=StringIO()))
     assert more.ran == 2
     assert len(pd.read_parquet(folder.path / "trials.parquet")) == 8

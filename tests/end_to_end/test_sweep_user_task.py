@@ -12,18 +12,20 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from rich.console import Console
+from shell import program
 
 from atmc_search import load_trials
 from atmc_search.errors import SpecError
 from atmc_search.results import RunFolder
 from atmc_search.search import prepare, run_study
-from atmc_search.spec import StudySpec, dump_yaml, parse_study
+from atmc_search.spec import StudySpec, dump_yaml
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -64,7 +66,7 @@ def test_a_trial_that_misbehaves_is_a_row_with_its_reason(
             assert row["artifact_sha256"] == hashlib.sha256(data).hexdigest()
         else:
             assert pd.Series([row["reason"]]).str.fullmatch(MISBEHAVIOUR[mode] + ".*").all(), row["reason"]
-        assert 0.1 <= row["trial.train.lr"] <= 1
+        assert 0.1 <= row["trial.toy.lr"] <= 1
         assert row["seed"] == row["trial"]
     assert (trials["fingerprint"] == spec.fingerprint).all()
 
@@ -96,7 +98,7 @@ def test_a_start_that_fails_fails_every_trial(toy_study: MakeStudy, tmp_path: Pa
 def reported(trial: int, state: str, lr: float, **values: Any) -> dict[str, Any]:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     row = {"trial": trial, "state": state, "reason": "", "epoch": 1, "epochs": 2, "started_at": now}
-    return {**row, "reported_at": now, "trial.train.lr": lr, **values}
+    return {**row, "reported_at": now, "trial.toy.lr": lr, **values}
 
 
 def test_a_broken_off_study_goes_on(toy_study: MakeStudy, tmp_path: Path, quiet: Console, log: Log) -> None:
@@ -129,7 +131,7 @@ def test_a_broken_off_study_goes_on(toy_study: MakeStudy, tmp_path: Path, quiet:
     assert trials["trial"].tolist() == list(range(7))
     assert trials["state"].tolist() == ["complete", "complete", "failed", *["complete"] * 4]
     assert trials.loc[0, "cost"] == 1.25
-    assert trials["trial.train.lr"].tolist()[:5] == [0.25, 0.123456789012345678, 0.5, 0.75, 0.9]
+    assert trials["trial.toy.lr"].tolist()[:5] == [0.25, 0.123456789012345678, 0.5, 0.75, 0.9]
     reports = result.folder.read_reports()
     assert reports["state"].tolist()[:8] == [row["state"] for row in before]
     assert set(reports["trial"][8:]) == {1, 3, 4, 5, 6}
@@ -219,25 +221,77 @@ def test_signals_stop_in_order_or_at_once_and_the_same_command_goes_on(
     assert "Traceback" not in last.stderr
     finished = load_trials(folder.path).set_index("trial")
     assert finished["state"].tolist() == ["complete"] * 4
-    assert (finished["trial.train.lr"][stopped.index] == stopped["trial.train.lr"]).all()
+    assert (finished["trial.toy.lr"][stopped.index] == stopped["trial.toy.lr"]).all()
     assert epochs("2") == ["1", "2", "2", "3"]
     begun = [line.split()[1] for line in log() if line.startswith("trial")]
     assert begun.count("0") == 1
     assert log().count("start") == 1  # the later runs found it on disk
 
 
-def test_a_config_that_no_corner_showed_to_be_impossible_is_a_failed_trial(
+def test_a_config_that_no_extreme_showed_to_be_impossible_is_a_failed_trial(
     toy_study: MakeStudy, tmp_path: Path, quiet: Console
 ) -> None:
     """Each value is fine beside the middle of the other; some pairs are not a trial."""
-    plain = toy_study(trials=6, epochs=1, sampler={"name": "random"}, seed=1)
-    compress = {"keep": 0.5, "factors": {"choice": ["low_rank", "none"]}, "energy": {"choice": [None, 0.9]}}
-    spec = parse_study({**plain.model_dump(mode="json"), "trial": {**plain.trial, "compress": compress}})
+    pairs = {"shape": {"choice": ["round", "plain"]}, "radius": {"choice": [None, 0.9]}}
+    spec = toy_study(trials=6, epochs=1, toy=pairs, sampler={"name": "random"}, seed=1)
     result = run_study(spec, runs=tmp_path, console=quiet)
     trials = pd.read_parquet(result.folder.path / "trials.parquet")
-    odd = (trials["trial.compress.factors"] == "none") & trials["trial.compress.energy"].notna()
+    odd = (trials["trial.toy.shape"] == "plain") & trials["trial.toy.radius"].notna()
     assert odd.any()
     assert not odd.all()
     assert (trials.loc[odd, "state"] == "failed").all()
-    assert trials.loc[odd, "reason"].str.contains("energy sets the ranks of low_rank and factors is none").all()
+    assert trials.loc[odd, "reason"].str.contains("radius is of round toys and shape is plain").all()
     assert (trials.loc[~odd, "state"] == "complete").all()
+
+
+def test_one_passing_error_costs_a_start_no_more_than_another_try(
+    toy_study: MakeStudy, tmp_path: Path, quiet: Console, log: Log
+) -> None:
+    result = run_study(toy_study(trials=3, modes="short start", cpu=1), runs=tmp_path, console=quiet)
+    assert result.trials["state"].tolist() == ["complete"] * 3
+    assert log().count("start") == 2
+
+
+def test_failed_trials_run_again_only_when_asked_and_as_they_were(
+    toy_study: MakeStudy,
+    tmp_path: Path,
+    quiet: Console,
+    log: Log,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = toy_study(trials=5, modes="fine,raise till mended,fine,raise,raise till mended", epochs=3)
+    first = run_study(spec, runs=tmp_path, console=quiet).trials
+    assert first["state"].tolist() == ["complete", "failed", "complete", "failed", "failed"]
+    assert "No space left on device" in first["reason"][1]
+    begun = len(log())
+    (tmp_path / "log.mended").touch()
+
+    again = run_study(spec, runs=tmp_path, console=quiet)
+    assert (again.ran, again.interrupted, len(log())) == (0, False, begun)
+    pd.testing.assert_frame_equal(again.trials, first)
+
+    said = StringIO()
+    more = run_study(spec, runs=tmp_path, retry_failed=True, console=Console(file=said, width=300))
+    assert (more.ran, more.interrupted) == (3, False)
+    trials = more.trials
+    assert trials["trial"].tolist() == list(range(5))
+    assert trials["state"].tolist() == ["complete", "complete", "complete", "failed", "complete"]
+    assert trials["reason"].tolist() == ["", "", "", "ValueError: boom in two lines", ""]
+    same = ["trial", "seed", "trial.toy.lr", "trial_fingerprint", "fingerprint"]
+    pd.testing.assert_frame_equal(trials[same], first[same])
+    pd.testing.assert_frame_equal(trials.loc[[0, 2]], first.loc[[0, 2]])  # nothing of the others changed
+    assert [line.split()[1] for line in log()[begun:] if line.startswith("trial")] == ["1", "3", "4"]
+    assert "going on; 2 of 5 trials done, 0 under way" in said.getvalue()
+    reports = more.folder.read_reports()  # the history holds both attempts
+    assert reports.loc[reports["trial"] == 1, "state"].tolist().count("failed") == 1
+    assert reports.loc[reports["trial"] == 1, "epoch"].tolist() == [0, 1, 1, 0, 1, 2, 3]
+    data = (more.folder.path / trials["artifact"][1]).read_bytes()
+    assert (json.loads(data), trials["artifact_sha256"][1]) == ([1, 3], hashlib.sha256(data).hexdigest())
+
+    (tmp_path / "toys.yaml").write_text(dump_yaml(spec))
+    words = ("run", tmp_path / "toys.yaml", "--runs", tmp_path, "--retry-failed")
+    last = program(capsys, monkeypatch)(*words)
+    assert last.code == 0
+    assert "5 trials (4 complete, 1 failed), 1 of them run now" in last.out
+    assert [line.split()[1] for line in log() if line.startswith("trial")][-1] == "3"

@@ -10,8 +10,9 @@ import torch
 from atmc_search.artifact import Architecture
 from atmc_search.data import Splits
 from atmc_search.models import placed
-from atmc_search.tasks import AtmcTask, Start
+from atmc_search.tasks import Start
 from atmc_search.tasks.atmc.spec import AtmcSpec
+from atmc_search.tasks.atmc.training import Training
 
 
 def channels_last(weight: torch.Tensor) -> bool:
@@ -35,8 +36,8 @@ def test_the_model_is_the_same_but_for_rounding(name: str) -> None:
 
 
 def test_trials_train_that_way(tiny_trial: Callable[..., AtmcSpec], tiny_splits: Splits, tiny_start: Start) -> None:
-    task = AtmcTask(tiny_trial(), tiny_splits, tiny_start, device="cpu", meta={})
-    task.step()
-    wide = [weight for weight in task._model.parameters() if weight.dim() == 4 and weight.shape[1] > 1]
+    training = Training(tiny_trial(), tiny_splits, tiny_start, device=torch.device("cpu"), meta={})
+    training.epoch(0)
+    wide = [weight for weight in training.step.model.parameters() if weight.dim() == 4 and weight.shape[1] > 1]
     assert wide
     assert all(map(channels_last, wide))

@@ -9,9 +9,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from tables import described
 
 from atmc_search.measure.intervals import wilson_interval
-from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, parameter_columns, schema_of
+from atmc_search.results import STUDY_COLUMNS, parameter_columns, schema_of
+from atmc_search.tasks.atmc.columns import ATMC_COLUMNS
 
 SPACE = {
     "trial.compress.factors": CategoricalDistribution(("none", "uvc")),
@@ -79,4 +81,4 @@ def trials() -> pd.DataFrame:
     schema = schema_of((*STUDY_COLUMNS, *ATMC_COLUMNS, *parameter_columns(SPACE)))
     frame = pa.Table.from_pylist(rows, schema=schema).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     frame.attrs["name"] = "fashion-lenet"
-    return frame
+    return described(frame)

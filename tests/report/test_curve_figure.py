@@ -12,8 +12,9 @@ import pytest
 
 from atmc_search.errors import AtmcError
 from atmc_search.measure import wilson_interval
-from atmc_search.report import CurveData, curve_data, draw_curves
-from atmc_search.report.curve_figure import CurvePoint
+from atmc_search.report import CurveData, curve_data
+from atmc_search.report.curves import CurvePoint
+from atmc_search.report.figures import draw_curves
 
 EPS = (0, 0.05, 0.1, 0.2, 0.4)
 STEPS = (1, 2, 5, 10, 20, 50)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from tables import described
 
 from atmc_search.errors import RunError
 from atmc_search.report import Baseline, FrontData, Panel, front_data
@@ -19,7 +20,7 @@ def frame(*rows: tuple[float, float, float], **columns: object) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["size_bytes", "clean_accuracy", "robust_accuracy"])
     table.insert(0, "trial", range(len(rows)))
     table.insert(1, "state", "complete")
-    return table.assign(**columns)
+    return described(table.assign(**columns))
 
 
 def panel(data: FrontData, name: str) -> Panel:
@@ -99,20 +100,23 @@ def test_intervals_are_taken_where_they_were_recorded() -> None:
 def test_the_dense_start_is_the_baseline() -> None:
     trials = BY_HAND.assign(dense_size_bytes=100_000, dense_clean_accuracy=0.9)
     data = front_data(trials, OBJECTIVES)
-    assert panel(data, "clean_accuracy").dense == Baseline(y=0.9, x=100_000, starts=1)
+    assert panel(data, "clean_accuracy").dense == Baseline(name="dense start", y=0.9, x=100_000, starts=1)
     assert panel(data, "robust_accuracy").dense is None
 
 
 def test_of_several_dense_starts_the_best_is_the_baseline() -> None:
     trials = BY_HAND.assign(dense_size_bytes=[7, 8, 8, 8, 8], dense_clean_accuracy=[0.9, 0.7, 0.7, 0.7, 0.8])
-    assert panel(front_data(trials, OBJECTIVES), "clean_accuracy").dense == Baseline(y=0.9, x=7, starts=3)
+    assert panel(front_data(trials, OBJECTIVES), "clean_accuracy").dense == Baseline(
+        name="dense start", y=0.9, x=7, starts=3
+    )
 
 
-def test_title_and_images_come_from_the_table(trials: pd.DataFrame) -> None:
+def test_title_and_samples_come_from_the_table(trials: pd.DataFrame) -> None:
     data = front_data(trials, OBJECTIVES)
-    assert (data.title, data.images) == ("fashion-lenet", 5000)
-    assert front_data(BY_HAND, OBJECTIVES).images is None
-    assert front_data(BY_HAND.assign(validation_images=[1, 1, 1, 1, 2]), OBJECTIVES).images is None
+    assert (data.title, data.samples) == ("fashion-lenet", "5,000 images")
+    assert front_data(BY_HAND, OBJECTIVES).samples == ""
+    assert front_data(BY_HAND.assign(validation_images=[1, 1, 1, 1, 2]), OBJECTIVES).samples == ""
+    assert front_data(BY_HAND.assign(validation_images=[2, 2, 2, 2, 2]), OBJECTIVES).samples == "2 images"
 
 
 def test_a_single_objective_is_shown_by_trial_with_the_best_so_far() -> None:

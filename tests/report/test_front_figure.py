@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from atmc_search.errors import AtmcError
-from atmc_search.report import draw_front, front_data
+from atmc_search.report import front_data
+from atmc_search.report.figures import draw_front
 from atmc_search.spec import BoundSpec
 from atmc_search.tasks.atmc.methods import METHODS
 

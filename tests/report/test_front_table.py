@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import pytest
 from rich.console import Console
+from tables import described
 
 from atmc_search.report import front_records, front_table
 from atmc_search.results import front_of
@@ -22,20 +23,22 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
-ROWS = pd.DataFrame(
-    {
-        "trial": [7, 12],
-        "size_bytes": [12_345, 1_000_000],
-        "clean_accuracy": [0.8634, 0.9],
-        "clean_accuracy_low": [0.85, 0.89],
-        "clean_accuracy_high": [0.87, 0.91],
-        "robust_accuracy": [0.5, float("nan")],
-        "dense_size_bytes": [1_722_000, 1_722_000],
-        "trial.train.lr": [0.0123456, 0.0000123],
-        "trial.compress.bits": pd.array([4, None], dtype="Int64"),
-        "trial.compress.factors": ["uvc", "uvc"],
-        "trial.data.name": ["[red]odd", "plain"],
-    }
+ROWS = described(
+    pd.DataFrame(
+        {
+            "trial": [7, 12],
+            "size_bytes": [12_345, 1_000_000],
+            "clean_accuracy": [0.8634, 0.9],
+            "clean_accuracy_low": [0.85, 0.89],
+            "clean_accuracy_high": [0.87, 0.91],
+            "robust_accuracy": [0.5, float("nan")],
+            "dense_size_bytes": [1_722_000, 1_722_000],
+            "trial.train.lr": [0.0123456, 0.0000123],
+            "trial.compress.bits": pd.array([4, None], dtype="Int64"),
+            "trial.compress.factors": ["uvc", "uvc"],
+            "trial.data.name": ["[red]odd", "plain"],
+        }
+    )
 )
 PARAMS = ["trial.train.lr", "trial.compress.bits", "trial.compress.factors", "trial.data.name", "trial.lost"]
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, Column, parameter_columns
+from atmc_search.results import STUDY_COLUMNS, Column, parameter_columns
 from atmc_search.spec import StudySpec, parse_study
+from atmc_search.tasks import checked
+from atmc_search.tasks.atmc.columns import ATMC_COLUMNS
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +35,7 @@ def make_study() -> Callable[..., StudySpec]:
             },
             "search": {"trials": 4},
         }
-        return parse_study({**document, **changes})
+        return checked(parse_study({**document, **changes}), "spec")
 
     return make
 
@@ -46,7 +48,7 @@ def study(make_study: Callable[..., StudySpec]) -> StudySpec:
 @pytest.fixture(scope="session")
 def table(study: StudySpec) -> tuple[Column, ...]:
     """The columns of that study's reports."""
-    return (*STUDY_COLUMNS, *ATMC_COLUMNS, *parameter_columns(study.space))
+    return (*STUDY_COLUMNS, *ATMC_COLUMNS, *parameter_columns(study.distributions))
 
 
 @pytest.fixture(scope="session")

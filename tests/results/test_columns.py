@@ -14,7 +14,8 @@ from optuna.distributions import (
 )
 
 from atmc_search.errors import SpecError
-from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, Column, parameter_columns, schema_of
+from atmc_search.results import STUDY_COLUMNS, Column, parameter_columns, schema_of
+from atmc_search.tasks.atmc.columns import ATMC_COLUMNS
 
 DECLARED = [*STUDY_COLUMNS, *ATMC_COLUMNS]
 
@@ -75,4 +76,7 @@ def test_the_schema_keeps_order_types_units_and_meanings() -> None:
     assert schema.names == ["when", "n", "x", "yes", "word"]
     assert schema.types == [pa.timestamp("us", tz="UTC"), pa.int64(), pa.float64(), pa.bool_(), pa.string()]
     for column, field in zip(columns, schema, strict=True):
-        assert field.metadata == {b"unit": column.unit.encode(), b"meaning": column.meaning.encode()}
+        assert field.metadata == {
+            b"unit": column.unit.encode(),
+            b"meaning": column.meaning.encode(),
+        }

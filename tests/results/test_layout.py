@@ -18,9 +18,11 @@ import pytest
 
 import atmc_search
 from atmc_search.errors import RunError
-from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, Column, RunFolder, parameter_columns, reports
+from atmc_search.results import STUDY_COLUMNS, Column, RunFolder, parameter_columns, reports
 from atmc_search.results.layout import FORMAT
 from atmc_search.spec import StudySpec
+from atmc_search.tasks import TrialSpace
+from atmc_search.tasks.atmc.columns import ATMC_COLUMNS
 from atmc_search.version import __version__
 
 FORMATS = Path(__file__).parent / "formats"
@@ -65,11 +67,12 @@ def test_a_study_of_the_first_format_goes_on(
     folder = RunFolder.open(format_0)
     spec = folder.spec()
     assert {spec.fingerprint} == set(then["fingerprint"])  # what defines a result is told as it was
-    columns: tuple[Column, ...] = (*STUDY_COLUMNS, *ATMC_COLUMNS, *parameter_columns(spec.space))
+    columns: tuple[Column, ...] = (*STUDY_COLUMNS, *ATMC_COLUMNS, *parameter_columns(spec.distributions))
     (last,) = pq.read_table(format_0 / "reports" / "00000006.parquet").to_pylist()
-    with folder.held(spec):
+    trials_of_it = TrialSpace.of(spec)
+    with folder.held(spec, trials_of_it.defaults):
         same(folder.read_reports(), then)
-        spec.fill({path: last[path] for path in spec.space})
+        trials_of_it.fill({path: last[path] for path in trials_of_it.distributions})
         number = folder.next_report()
         assert number == len(then)
         folder.append({**last, "trial": 3, "size_bytes": 100}, columns, number)
@@ -80,7 +83,7 @@ def test_a_study_of_the_first_format_goes_on(
     same(again.read_reports().head(len(then)), then)
     assert len(pd.read_parquet(format_0 / "reports")) == len(then) + 1
     written = json.loads((format_0 / "study.json").read_text())
-    assert written == {"format": FORMAT, "atmc_search": __version__, "trials": spec.filled}
+    assert written == {"format": FORMAT, "atmc_search": __version__, "trials": trials_of_it.defaults}
     after = content(format_0)
     for name in before:
         if name.startswith(("artifacts", "starts")) or (compact_at == 512 and name.startswith("reports")):
@@ -91,13 +94,14 @@ def test_a_study_of_the_first_format_goes_on(
 
 def test_a_study_does_not_go_on_with_other_defaults(tmp_path: Path, study: StudySpec) -> None:
     folder = RunFolder(tmp_path / "s")
-    folder.create(study)
-    folder.create(study)
+    defaults = TrialSpace.of(study).defaults
+    folder.create(study, defaults)
+    folder.create(study, defaults)
     document = json.loads(folder.format_path.read_text())
-    assert document["trials"] == study.filled
+    assert document["trials"] == defaults
     del document["trials"][""]["compress"]["code_price"]  # a setting that came since
     folder.format_path.write_text(json.dumps(document))
-    folder.create(study)
+    folder.create(study, defaults)
     for section, name, was in (("train", "nesterov", False), ("compress", "schedule", None), ("train", "gone", [1])):
         changed = json.loads(json.dumps(document))
         assert changed["trials"][""][section].get(name) != was
@@ -105,11 +109,60 @@ def test_a_study_does_not_go_on_with_other_defaults(tmp_path: Path, study: Study
         folder.format_path.write_text(json.dumps(changed))
         before = content(tmp_path)
         with pytest.raises(
-            RunError, match=rf"where trial\.{section}\.{name} is .* by default; it is .* now; go on with"
+            RunError, match=rf"where trial\.{section}\.{name} is .* by default; it is .* now; continue with"
         ) as e:
-            folder.create(study)
+            folder.create(study, defaults)
         assert len(str(e.value).splitlines()) == 1
         assert content(tmp_path) == before
+
+
+def test_who_knows_no_defaults_keeps_those_that_the_study_ran_with(tmp_path: Path, study: StudySpec) -> None:
+    folder = RunFolder(tmp_path / "s")
+    folder.create(study)
+    assert "trials" not in json.loads(folder.format_path.read_text())  # nobody said what they are
+    defaults = TrialSpace.of(study).defaults
+    folder.create(study, defaults, {"net.pt": "9" * 64})
+    before = folder.format_path.read_bytes()
+    folder.create(study)
+    with folder.held(study):
+        pass
+    assert folder.format_path.read_bytes() == before
+    assert json.loads(before) == {
+        "format": FORMAT,
+        "atmc_search": __version__,
+        "trials": defaults,
+        "inputs": {"net.pt": "9" * 64},
+    }
+
+
+def test_a_study_does_not_go_on_with_another_file_under_the_same_name(tmp_path: Path, study: StudySpec) -> None:
+    folder = RunFolder(tmp_path / "s")
+    folder.create(study, {}, {"nets/a.pt": "1" * 64})
+    folder.create(study, {}, {"nets/a.pt": "1" * 64, "nets/b.pt": "2" * 64})  # one more
+    folder.create(study, {}, {"nets/b.pt": "2" * 64})
+    before = content(tmp_path)
+    for name, held in (("nets/a.pt", "1" * 12), ("nets/b.pt", "2" * 12)):
+        with pytest.raises(RunError) as error, folder.held(study, {}, {name: "3" * 64}):
+            pass
+        assert str(error.value) == (
+            f"{name}: is not the file that {folder.path} ran with (its SHA-256 begins {'3' * 12}, that one's {held}); "
+            "restore it, or give the spec another name"
+        )
+        after = {path: data for path, data in content(tmp_path).items() if "/lock/" not in path}
+        assert after == before
+
+
+@pytest.mark.parametrize("inputs", [None, 7, [], ["a"], {"a": None}, {"a": {"b": 1}}, {"": ""}])
+def test_strange_inputs_of_a_study_are_no_traceback(tmp_path: Path, study: StudySpec, inputs: object) -> None:
+    folder = RunFolder(tmp_path / "s")
+    folder.create(study)
+    folder.format_path.write_text(json.dumps({"format": FORMAT, "inputs": inputs}))
+    folder.create(study, None, {"b": "1" * 64})
+    if isinstance(inputs, dict) and "a" in inputs:
+        with pytest.raises(RunError, match="is not the file that"):
+            folder.create(study, None, {"a": "1" * 64})
+    else:
+        folder.create(study, None, {"a": "1" * 64})
 
 
 def test_a_later_format_is_refused_and_left_alone(format_0: Path, study: StudySpec) -> None:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from faults import NOBODY, Child, in_child, until
 
-from atmc_search.errors import StorageError
+from atmc_search.errors import RunError, StorageError
 from atmc_search.results import Column, RunFolder, reports, trials_of
 from atmc_search.spec import StudySpec
 
@@ -35,7 +35,7 @@ SOME = (
 @pytest.fixture
 def table(table: Columns, study: StudySpec) -> Columns:
     """Few columns, as every file is written and read many times here."""
-    return tuple(column for column in table if column.name in SOME or column.name in study.space)
+    return tuple(column for column in table if column.name in SOME or column.name in study.distributions)
 
 
 @pytest.fixture
@@ -256,13 +256,38 @@ def test_what_is_damaged_again_does_not_replace_what_was(
 
 
 def test_the_first_of_all_files_is_not_the_measure_of_the_others(
-    folder: RunFolder, table: Columns, row: Row, caplog: pytest.LogCaptureFixture
+    folder: RunFolder, study: StudySpec, table: Columns, row: Row, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(4):  # of a task's own column nobody has declared the type
         column = Column("mine", "float64" if number else "string", "", "")
-        folder.append(row(number, mine=0.5 if number else "x"), [*table, column], number)
+        RunFolder(folder.path).append(row(number, mine=0.5 if number else "x"), [*table, column], number)
     assert folder.read_reports()["trial"].tolist() == [1, 2, 3]
-    assert "00000000.parquet (columns of other types" in caplog.text
+    assert "left out 00000000.parquet (columns of other types" in caplog.text
+    with folder.held(study):  # nothing valid is ever moved away
+        assert folder.next_report() == 4
+    assert len(names(folder.reports)) == 4
+    assert not folder.damaged.exists()
+
+
+def test_a_task_whose_column_has_another_type_now_is_told_so(
+    folder: RunFolder, study: StudySpec, table: Columns, row: Row
+) -> None:
+    numbers, words = ([*table, Column("mine", kind, "", "")] for kind in ("float64", "string"))  # type: ignore[arg-type]
+    with folder.held(study):
+        for number in range(2):
+            folder.append(row(number, mine=0.5), numbers, number)
+    before = names(folder.reports)
+    with folder.held(study):
+        said = "column 'mine' is double in the reports there and string in a new one; give the spec another name"
+        with pytest.raises(StorageError, match=said):
+            folder.append(row(2, mine="x"), words, 2)
+        folder.append(row(2, mine=1), [*table, Column("mine", "int64", "", "")], 2)  # a whole number is a number
+    assert names(folder.reports) == [*before, "00000002.parquet"]
+    assert folder.read_reports()["mine"].tolist() == [0.5, 0.5, 1]
+    with pytest.raises(RunError, match="its reports have a column of another type than the study's task declares"):
+        folder.write_derived(
+            pd.DataFrame([row(0, mine="x", size_bytes=9, clean_accuracy=0.5, robust_accuracy=0.5)]), study, numbers
+        )
 
 
 def all_rows(row: Row, count: int) -> list[dict[str, Any]]:

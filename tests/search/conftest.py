@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from atmc_search.spec import StudySpec, parse_study
+from atmc_search.tasks import TrialSpace
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +34,9 @@ def make_study() -> Callable[..., StudySpec]:
         return parse_study({**study, "trial": trial})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_trials(make_study: Callable[..., StudySpec]) -> Callable[..., TrialSpace]:
+    """The same study as its task reads it: with the task's objectives where it names none."""
+    return lambda **changes: TrialSpace.of(make_study(**changes))

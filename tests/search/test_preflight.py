@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from toys import Toy, toy_study
 
 from atmc_search.artifact import Architecture
 from atmc_search.errors import DataError, SpecError
 from atmc_search.export.costs import dense_costs
+from atmc_search.results import Column
 from atmc_search.search import prepare
+from atmc_search.search.server import KEPT_DATA
 from atmc_search.spec import StudySpec
+from atmc_search.tasks.atmc import AtmcTask
 
 MakeStudy = Callable[..., StudySpec]
 
@@ -58,7 +64,7 @@ def test_a_mistake_is_named_before_anything_runs(make_study: MakeStudy, changes:
     assert "\n" not in str(error.value)
 
 
-def test_an_impossible_budget_is_named_with_its_corner(make_study: MakeStudy) -> None:
+def test_an_impossible_budget_is_named_with_its_extreme(make_study: MakeStudy) -> None:
     with pytest.raises(SpecError) as error:
         prepare(make_study(compress={"keep": {"uniform": [1e-6, 0.5]}}))
     message = str(error.value)
@@ -69,12 +75,12 @@ def test_an_impossible_budget_is_named_with_its_corner(make_study: MakeStudy) ->
     assert "(at " not in str(error.value)  # it is wrong everywhere
 
 
-def test_a_corner_that_breaks_only_there_is_found(make_study: MakeStudy) -> None:
+def test_an_extreme_that_breaks_only_there_is_found(make_study: MakeStudy) -> None:
     with pytest.raises(SpecError, match=r"trial\.model.*\(at trial\.model\.width = 0\)"):
         prepare(make_study(model={"width": {"choice": [4, 8, 0]}}))
 
 
-def test_the_least_size_is_of_the_smallest_corner(make_study: MakeStudy) -> None:
+def test_the_least_size_is_of_the_smallest_extreme(make_study: MakeStudy) -> None:
     def least(width: object) -> int:
         with pytest.raises(SpecError) as error:
             prepare(make_study(model={"width": width}, constraints={"size_bytes": {"max": 1}}))
@@ -99,16 +105,19 @@ def test_the_columns_are_the_study_s_the_task_s_and_the_space_s(make_study: Make
     prepared = prepare(make_study())
     names = [column.name for column in prepared.columns]
     assert names[:3] == ["report", "trial", "state"]
-    assert names[-3:] == list(prepared.spec.space)
+    assert names[-3:] == list(prepared.trials.distributions)
     assert len(names) == len(set(names))
     assert prepared.column("size_bytes").log
     assert prepared.column("trial.compress.bits").kind == "int64"
 
 
-def test_data_of_every_corner_is_loaded(make_study: MakeStudy) -> None:
+def test_data_of_every_extreme_is_loaded(make_study: MakeStudy) -> None:
     prepared = prepare(make_study(data={"train_size": {"choice": [256, 300]}}))
     assert sorted(len(splits.train) for splits in prepared.data.values()) == [256, 300]
-    assert {spec.train_size for spec in prepared.data} == {256, 300}
+    specs = [prepared.trials.fill(config) for _, config in prepared.trials.extremes()]
+    assert {AtmcTask.load_key(spec): spec.data.train_size for spec in specs} == {
+        key: len(splits.train) for key, splits in prepared.data.items()
+    }
 
 
 def test_the_reference_point_is_the_dense_model_and_no_accuracy(make_study: MakeStudy) -> None:
@@ -151,3 +160,58 @@ def test_a_minimised_accuracy_is_counted_from_one(make_study: MakeStudy) -> None
 @pytest.mark.parametrize("objective", [{"loss": "min"}, {"size_bytes": "min", "train_s": "min"}])
 def test_no_reference_without_a_worst_value(make_study: MakeStudy, objective: dict[str, str]) -> None:
     assert prepare(make_study(objectives=objective)).reference is None
+
+
+def metric(name: str, **settings: Any) -> Column:
+    return Column(name, settings.pop("kind", "float64"), "", "a figure", **settings)
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ([metric("epoch")], "column 'epoch': is a column that every study has; rename it"),
+        ([metric("trial", kind="int64")], "column 'trial': is a column that every study has; rename it"),
+        ([metric("start")], "column 'start': is a column that every study has; rename it"),
+        ([metric("cost"), metric("cost", kind="int64")], "column 'cost': is declared twice; rename one of them"),
+        ([metric("trial.toy.start")], "column 'trial.toy.start': names that begin with 'trial.' are those of sampled"),
+        ([metric("when", kind="timestamp")], "column 'when': kind = 'timestamp': a metric is bool, int64, float64 or"),
+        ([metric("size", kind="int32")], "column 'size': kind = 'int32': a metric is bool, int64, float64 or string"),
+        ([metric("cost", samples="n")], "column 'cost' refers to a column 'n', which the task does not declare; dec"),
+        ([metric("cost", baseline="plain")], "column 'cost' refers to a column 'plain', which the task does not dec"),
+        ([metric("cost", low=1, high=0)], "column 'cost': low = 1 is above high = 0; exchange them"),
+    ],
+)
+def test_columns_that_cannot_stand_in_a_table_are_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, columns: list[Column], words: str
+) -> None:
+    monkeypatch.setattr(Toy, "columns", (*columns, metric("least")))
+    monkeypatch.setattr(Toy, "loads", 0)
+    with pytest.raises(SpecError) as error:
+        prepare(toy_study(objectives={"least": "min"}))
+    assert str(error.value).startswith(f"task Toy: {words}")
+    assert "\n" not in str(error.value)
+    assert Toy.loads == 0
+
+
+def test_columns_may_refer_to_each_other_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = (metric("cost", samples="n", baseline="plain"), metric("n", kind="int64"), metric("plain"))
+    monkeypatch.setattr(Toy, "columns", columns)
+    assert prepare(toy_study()).column("cost").baseline == "plain"
+
+
+def test_no_more_than_a_few_tables_are_held_however_many_the_space_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is loaded once, checked, and makes room; `Toy.check` refuses another's table."""
+    tables: list[weakref.ref[Any]] = []
+    load = Toy.load.__func__  # type: ignore[attr-defined]
+
+    def noted(cls: type[Toy], spec: Any) -> Any:
+        tables.append(weakref.ref(table := load(cls, spec)))
+        assert sum(each() is not None for each in tables) <= KEPT_DATA + 1
+        return table
+
+    monkeypatch.setattr(Toy, "load", classmethod(noted))
+    prepared = prepare(toy_study(trial={"toy": {"table": {"choice": list(range(12))}, "start": 0}}))
+    assert len(tables) == 12
+    gc.collect()
+    assert sum(each() is not None for each in tables) == len(prepared.data) == KEPT_DATA
+    assert {key: int(table[0]) for key, table in prepared.data.items()} == {f"table {n}": n for n in range(8, 12)}

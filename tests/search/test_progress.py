@@ -15,6 +15,7 @@ from rich.console import Console
 from atmc_search.search import Prepared, prepare
 from atmc_search.search import progress as progress_module
 from atmc_search.search.progress import Progress, front_hypervolume
+from atmc_search.search.server import StartProgress
 from atmc_search.spec import StudySpec
 
 REFERENCE = {"size_bytes": 10_000, "clean_accuracy": 0, "robust_accuracy": 0}
@@ -114,14 +115,41 @@ def test_earlier_trials_count_but_say_nothing(prepared: Prepared, clock: Clock) 
 
 
 def test_starts_in_the_making_are_said_once_an_epoch(prepared: Prepared, clock: Clock) -> None:
-    making: list[dict[str, Any]] = [{}]
+    making = [StartProgress("a", False, {})]
     progress, file = plain(prepared, lambda: making)
     for epoch in (0, 1, 1, 2):
-        making[0] = {"epoch": epoch, "epochs": 24, "loss": 1.5} if epoch else {}
+        figures = {"epoch": epoch, "epochs": 24, "loss": 1.5} if epoch else {}
+        making[0] = StartProgress("a", False, figures)
         clock.now += 1
         progress.refresh()
     lines = file.getvalue().splitlines()
     assert lines == [f"training the dense start: epoch {epoch}, epochs 24, loss 1.5" for epoch in (1, 2)]
+
+
+def test_a_start_that_is_there_is_said_once_by_what_objectives_are_compared_with(
+    prepared: Prepared, clock: Clock
+) -> None:
+    figures = {"dense_s": 12.5, "dense_size_bytes": 43_210, "dense_robust_accuracy": 0.75, "dense_clean_accuracy": 0.9}
+    starts = [StartProgress("a", False, {"epoch": 2})]
+    progress, file = plain(prepared, lambda: starts)
+    for now in (
+        [StartProgress("a", False, {"epoch": 2})],
+        [StartProgress("a", True, {"dense_s": 12.5})],  # its figures are not there yet: nothing to compare with
+        [StartProgress("a", True, {"dense_s": 12.5}), StartProgress("a-b", True, figures)],
+        [StartProgress("a-b", True, figures)],
+    ):
+        starts[:] = now
+        clock.now += 1
+        progress.refresh()
+    assert file.getvalue().splitlines() == [
+        "training the dense start: epoch 2",
+        "dense start: dense_size_bytes 43,210, dense_clean_accuracy 0.9, dense_robust_accuracy 0.75",
+    ]
+    progress.report(report(0, "complete", 1000))
+    starts.append(StartProgress("c", True, {**figures, "dense_size_bytes": 1}))
+    clock.now += 1
+    progress.refresh()
+    assert len(file.getvalue().splitlines()) == 3  # once there is a front, only trials are said
 
 
 def test_it_refreshes_at_most_twice_a_second(prepared: Prepared, clock: Clock) -> None:
@@ -136,7 +164,7 @@ def test_it_refreshes_at_most_twice_a_second(prepared: Prepared, clock: Clock) -
 def test_on_a_terminal_it_draws(prepared: Prepared, clock: Clock) -> None:
     file = StringIO()
     console = Console(file=file, force_terminal=True, width=100, height=40, _environ={"TERM": "xterm"})
-    progress = Progress(prepared, console, lambda: [{"epoch": 3, "epochs": 24}])
+    progress = Progress(prepared, console, lambda: [StartProgress("a", False, {"epoch": 3, "epochs": 24})])
     with progress:
         clock.now += 1
         progress.refresh()

@@ -12,10 +12,12 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from atmc_search.pareto import hypervolume
-from atmc_search.search.sampler import TRIAL_NUMBER, OptunaSearcher
+from atmc_search.search.sampler import START_TRIAL, TRIAL_NUMBER, OptunaSearcher
 from atmc_search.spec import StudySpec, parse_study
+from atmc_search.tasks import TrialSpace
 
 MakeStudy = Callable[..., StudySpec]
+MakeTrials = Callable[..., TrialSpace]
 METRICS = {"size_bytes": 1000, "clean_accuracy": 0.9, "robust_accuracy": 0.5, "loss": 0.25}
 
 
@@ -24,8 +26,8 @@ def flat(state: str, **metrics: Any) -> dict[str, Any]:
     return {"report/state": state, "training_iteration": 3, **{f"report/{k}": v for k, v in metrics.items()}}
 
 
-def told(spec: StudySpec, result: dict[str, Any] | None, *, error: bool = False) -> FrozenTrial:
-    searcher = OptunaSearcher(spec)
+def told(space: TrialSpace, result: dict[str, Any] | None, *, error: bool = False) -> FrozenTrial:
+    searcher = OptunaSearcher(space)
     searcher.suggest("a")
     searcher.on_trial_complete("a", result, error)
     (trial,) = searcher.study.trials
@@ -52,21 +54,21 @@ def cheap(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_complete_is_complete_with_its_values_in_the_order_of_the_objectives(make_study: MakeStudy) -> None:
-    trial = told(make_study(), flat("complete", **METRICS))
+def test_complete_is_complete_with_its_values_in_the_order_of_the_objectives(make_trials: MakeTrials) -> None:
+    trial = told(make_trials(), flat("complete", **METRICS))
     assert trial.state == TrialState.COMPLETE
     assert trial.values == [1000, 0.9, 0.5]
 
 
-def test_the_study_knows_every_direction(make_study: MakeStudy) -> None:
-    searcher = OptunaSearcher(make_study(objectives={"clean_accuracy": "max", "loss": "min", "nnz": "min"}))
+def test_the_study_knows_every_direction(make_trials: MakeTrials) -> None:
+    searcher = OptunaSearcher(make_trials(objectives={"clean_accuracy": "max", "loss": "min", "nnz": "min"}))
     assert [direction.name for direction in searcher.study.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
 
 
-def test_stopped_is_pruned(make_study: MakeStudy) -> None:
+def test_stopped_is_pruned(make_trials: MakeTrials) -> None:
     # the scheduler stops a trial whose last report says "running"
     for state in ("running", "stopped"):
-        trial = told(make_study(), flat(state, **METRICS))
+        trial = told(make_trials(), flat(state, **METRICS))
         assert trial.state == TrialState.PRUNED
         assert not trial.values
 
@@ -74,9 +76,9 @@ def test_stopped_is_pruned(make_study: MakeStudy) -> None:
 @pytest.mark.parametrize("state", ["complete", "running"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, pd.NA, "many"])
 @pytest.mark.parametrize("metric", ["size_bytes", "robust_accuracy", "loss"])
-def test_what_is_not_finite_fails(make_study: MakeStudy, state: str, value: Any, metric: str) -> None:
-    spec = make_study(constraints={"loss": {"max": 1.0}})
-    assert told(spec, flat(state, **{**METRICS, metric: value})).state == TrialState.FAIL
+def test_what_is_not_finite_fails(make_trials: MakeTrials, state: str, value: Any, metric: str) -> None:
+    space = make_trials(constraints={"loss": {"max": 1.0}})
+    assert told(space, flat(state, **{**METRICS, metric: value})).state == TrialState.FAIL
 
 
 @pytest.mark.parametrize(
@@ -91,27 +93,27 @@ def test_what_is_not_finite_fails(make_study: MakeStudy, state: str, value: Any,
         (None, True),
     ],
 )
-def test_failed_is_fail(make_study: MakeStudy, result: dict[str, Any] | None, error: bool) -> None:
-    assert told(make_study(), result, error=error).state == TrialState.FAIL
+def test_failed_is_fail(make_trials: MakeTrials, result: dict[str, Any] | None, error: bool) -> None:
+    assert told(make_trials(), result, error=error).state == TrialState.FAIL
 
 
 @pytest.mark.parametrize("state", ["complete", "running"])
-def test_constraints_are_set_with_their_violation(make_study: MakeStudy, state: str) -> None:
+def test_constraints_are_set_with_their_violation(make_trials: MakeTrials, state: str) -> None:
     bounds = {"clean_accuracy": {"min": 0.95}, "size_bytes": {"max": 1200, "min": 100}, "loss": {"max": 0.25}}
-    trial = told(make_study(constraints=bounds), flat(state, **METRICS))
+    trial = told(make_trials(constraints=bounds), flat(state, **METRICS))
     assert trial.constraints == pytest.approx({"clean_accuracy": 0.05, "size_bytes": -200, "loss": 0.0})
 
 
-def test_infeasible_trials_are_not_among_the_best(make_study: MakeStudy) -> None:
-    searcher = OptunaSearcher(make_study(constraints={"clean_accuracy": {"min": 0.5}}))
+def test_infeasible_trials_are_not_among_the_best(make_trials: MakeTrials) -> None:
+    searcher = OptunaSearcher(make_trials(constraints={"clean_accuracy": {"min": 0.5}}))
     for name, accuracy in (("good", 0.6), ("small but bad", 0.1)):
         searcher.suggest(name)
         searcher.on_trial_complete(name, flat("complete", **{**METRICS, "clean_accuracy": accuracy, "size_bytes": 9}))
     assert [trial.number for trial in searcher.study.best_trials] == [0]
 
 
-def test_an_unknown_or_repeated_end_changes_nothing(make_study: MakeStudy) -> None:
-    searcher = OptunaSearcher(make_study())
+def test_an_unknown_or_repeated_end_changes_nothing(make_trials: MakeTrials) -> None:
+    searcher = OptunaSearcher(make_trials())
     searcher.suggest("a")
     searcher.on_trial_complete("a", flat("complete", **METRICS))
     searcher.on_trial_complete("a", None, True)
@@ -119,30 +121,30 @@ def test_an_unknown_or_repeated_end_changes_nothing(make_study: MakeStudy) -> No
     assert [trial.state for trial in searcher.study.trials] == [TrialState.COMPLETE]
 
 
-def test_a_config_lies_in_its_space_and_has_its_number(make_study: MakeStudy) -> None:
-    spec = make_study()
-    searcher = OptunaSearcher(spec)
+def test_a_config_lies_in_its_space_and_has_its_number(make_trials: MakeTrials) -> None:
+    space = make_trials()
+    searcher = OptunaSearcher(space)
     for number in range(15):
         config = searcher.suggest(str(number))
         assert config.pop(TRIAL_NUMBER) == number
-        assert list(config) == list(spec.space)
+        assert list(config) == list(space.distributions)
         assert 0.01 <= config["trial.train.lr"] <= 1
         assert config["trial.compress.bits"] in (2, 4, 8)
-        spec.fill(config)
+        space.fill(config)
 
 
 @pytest.mark.parametrize("objectives", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", ["tpe", "random", "nsga2"])
 def test_every_sampler_gets_past_startup_with_bad_trials_among_them(
-    make_study: MakeStudy, name: str, objectives: int
+    make_trials: MakeTrials, name: str, objectives: int
 ) -> None:
     directions = {"size_bytes": "min", "clean_accuracy": "max", "robust_accuracy": "max", "loss": "min"}
-    spec = make_study(
+    space = make_trials(
         objectives=dict(list(directions.items())[:objectives]),
         constraints={"clean_accuracy": {"min": 0.3}},
         search={"trials": 40, "sampler": {"name": name, "startup_trials": 6}},
     )
-    searcher = OptunaSearcher(spec)
+    searcher = OptunaSearcher(space)
     expected = []
     running: list[tuple[str, dict[str, Any]]] = []
     ends = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL]
@@ -165,11 +167,11 @@ def test_every_sampler_gets_past_startup_with_bad_trials_among_them(
     assert [trial.state for trial in searcher.study.trials] == expected
 
 
-def test_tpe_learns(make_study: MakeStudy) -> None:
+def test_tpe_learns(make_trials: MakeTrials) -> None:
     """Mean hypervolume after 60 trials over five seeds; seeds are fixed, and the gap is twice the margin asked."""
 
     def reached(name: str, seed: int) -> float:
-        spec = make_study(
+        space = make_trials(
             objectives={"size_bytes": "min", "robust_accuracy": "max"},
             search={"trials": 60, "sampler": {"name": name}, "seed": seed},
         )
@@ -181,7 +183,7 @@ def test_tpe_learns(make_study: MakeStudy) -> None:
             points.append([keep, -accuracy])
             return {"size_bytes": keep, "robust_accuracy": accuracy}
 
-        play(OptunaSearcher(spec), 60, cost)
+        play(OptunaSearcher(space), 60, cost)
         return hypervolume(np.array(points), [1.0, 0.0])
 
     tpe = np.mean([reached("tpe", seed) for seed in range(5)])
@@ -190,16 +192,16 @@ def test_tpe_learns(make_study: MakeStudy) -> None:
 
 
 @pytest.mark.parametrize("name", ["tpe", "random"])
-def test_a_seed_gives_one_sequence(make_study: MakeStudy, name: str) -> None:
+def test_a_seed_gives_one_sequence(make_trials: MakeTrials, name: str) -> None:
     def sequence(seed: int) -> list[Any]:
-        spec = make_study(search={"trials": 20, "sampler": {"name": name, "startup_trials": 5}, "seed": seed})
-        return play(OptunaSearcher(spec), 20, cheap)
+        space = make_trials(search={"trials": 20, "sampler": {"name": name, "startup_trials": 5}, "seed": seed})
+        return play(OptunaSearcher(space), 20, cheap)
 
     assert sequence(3) == sequence(3)
     assert sequence(3) != sequence(4)
 
 
-def finished(spec: StudySpec, trials: int) -> list[tuple[dict[str, Any], str, dict[str, Any]]]:
+def finished(space: TrialSpace, trials: int) -> list[tuple[dict[str, Any], str, dict[str, Any]]]:
     """Configs of a random sweep, each with its state and metrics."""
     rng = np.random.default_rng(5)
     rows = []
@@ -213,10 +215,10 @@ def finished(spec: StudySpec, trials: int) -> list[tuple[dict[str, Any], str, di
     return rows
 
 
-def test_replayed_trials_look_like_told_ones(make_study: MakeStudy) -> None:
-    spec = make_study(constraints={"clean_accuracy": {"min": 0.5}})
-    replayed, live = OptunaSearcher(spec), OptunaSearcher(spec)
-    for number, (config, state, metrics) in enumerate(finished(spec, 12)):
+def test_replayed_trials_look_like_told_ones(make_trials: MakeTrials) -> None:
+    space = make_trials(constraints={"clean_accuracy": {"min": 0.5}})
+    replayed, live = OptunaSearcher(space), OptunaSearcher(space)
+    for number, (config, state, metrics) in enumerate(finished(space, 12)):
         replayed.replay(number, config, state, metrics)
         live.replay(number, config, "interrupted", {})
         assert live.suggest(str(number)) == {**config, TRIAL_NUMBER: number}
@@ -228,11 +230,11 @@ def test_replayed_trials_look_like_told_ones(make_study: MakeStudy) -> None:
     assert states == 3 * [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
 
 
-def test_after_replay_tpe_proposes_what_it_would_have_proposed(make_study: MakeStudy) -> None:
+def test_after_replay_tpe_proposes_what_it_would_have_proposed(make_trials: MakeTrials) -> None:
     # Past startup, and with no random numbers drawn in either: the proposal follows from the trials alone.
-    spec = make_study(search={"trials": 60, "sampler": {"name": "tpe", "startup_trials": 5}, "seed": 1})
-    replayed, asked = OptunaSearcher(spec), OptunaSearcher(spec)
-    for number, (config, state, metrics) in enumerate(finished(spec, 20)):
+    space = make_trials(search={"trials": 60, "sampler": {"name": "tpe", "startup_trials": 5}, "seed": 1})
+    replayed, asked = OptunaSearcher(space), OptunaSearcher(space)
+    for number, (config, state, metrics) in enumerate(finished(space, 20)):
         replayed.replay(number, config, state, metrics)
         asked.replay(number, config, "running", {})
         asked.suggest(str(number))
@@ -240,15 +242,24 @@ def test_after_replay_tpe_proposes_what_it_would_have_proposed(make_study: MakeS
     proposed = replayed.suggest("next")
     assert proposed == asked.suggest("next")
     # and it is the trials that it follows from:
-    other = OptunaSearcher(spec)
-    for number, (config, state, metrics) in enumerate(finished(spec, 20)):
+    other = OptunaSearcher(space)
+    for number, (config, state, metrics) in enumerate(finished(space, 20)):
         other.replay(number, config, state, {**metrics, "size_bytes": -metrics["size_bytes"]})
     assert other.suggest("next") != proposed
 
 
-def test_interrupted_trials_come_first_as_they_were(make_study: MakeStudy) -> None:
-    searcher = OptunaSearcher(make_study())
-    rows = finished(make_study(), 8)
+def test_a_trial_that_started_from_another_does_so_again(make_trials: MakeTrials) -> None:
+    searcher = OptunaSearcher(make_trials())
+    (config, _, _), (other, _, _) = finished(make_trials(), 2)
+    searcher.replay(4, config, "interrupted", {"start": f"trial 3 {'ab' * 32}"})
+    searcher.replay(5, other, "interrupted", {"start": "trained"})
+    assert searcher.suggest("a") == {**config, TRIAL_NUMBER: 4, START_TRIAL: 3}
+    assert searcher.suggest("b") == {**other, TRIAL_NUMBER: 5}
+
+
+def test_interrupted_trials_come_first_as_they_were(make_trials: MakeTrials) -> None:
+    searcher = OptunaSearcher(make_trials())
+    rows = finished(make_trials(), 8)
     states = ["complete", "interrupted", "failed", "running", "stopped", "complete", "interrupted", "complete"]
     for number, ((config, _, metrics), state) in enumerate(zip(rows, states, strict=True)):
         searcher.replay(number, config, state, metrics)
@@ -261,9 +272,9 @@ def test_interrupted_trials_come_first_as_they_were(make_study: MakeStudy) -> No
     assert len(searcher.study.trials) == 5 + 5  # those that were told, and those that were asked
 
 
-def test_numbers_go_on_after_the_highest(make_study: MakeStudy) -> None:
-    searcher = OptunaSearcher(make_study())
-    config = finished(make_study(), 1)[0][0]
+def test_numbers_go_on_after_the_highest(make_trials: MakeTrials) -> None:
+    searcher = OptunaSearcher(make_trials())
+    config = finished(make_trials(), 1)[0][0]
     searcher.replay(17, config, "complete", METRICS)
     searcher.replay(4, config, "failed", {})
     assert [searcher.suggest(str(i))[TRIAL_NUMBER] for i in range(3)] == [18, 19, 20]
@@ -283,21 +294,21 @@ def test_a_study_that_goes_on_does_not_propose_the_same_configs_again(name):
         },
         "search": {"trials": 8, "sampler": {"name": name, "startup_trials": 8}},
     }
-    spec = parse_study(document)
+    space = TrialSpace.of(parse_study(document))
     path = "trial.train.lr"
-    first = OptunaSearcher(spec)
+    first = OptunaSearcher(space)
     before = [first.suggest(str(i)) for i in range(4)]
-    second = OptunaSearcher(spec, earlier=4)
+    second = OptunaSearcher(space, earlier=4)
     for number, config in enumerate(before):
-        second.replay(number, {key: config[key] for key in spec.space}, "failed", {})
+        second.replay(number, {key: config[key] for key in space.distributions}, "failed", {})
     after = [second.suggest(str(i)) for i in range(4)]
     assert not {config[path] for config in before} & {config[path] for config in after}
 
 
-def mixing(make_study: MakeStudy) -> StudySpec:
+def mixing(make_study: MakeStudy) -> TrialSpace:
     plain = make_study()
     trial = {"method": {"choice": ["al0", "atmc", "da"]}, **plain.trial}
-    return parse_study({"name": "mixing", "trial": trial, "search": {"trials": 30, "seed": 2}})
+    return TrialSpace.of(parse_study({"name": "mixing", "trial": trial, "search": {"trials": 30, "seed": 2}}))
 
 
 def test_a_trial_is_asked_only_for_what_its_method_uses(make_study: MakeStudy) -> None:

@@ -12,12 +12,14 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from atmc_search.search.sampler import TRIAL_NUMBER
 from atmc_search.search.scheduler import Rungs, StudyScheduler, make_scheduler
 from atmc_search.search.stopping import StopRequest
-from atmc_search.spec import SchedulerSpec, StudySpec
+from atmc_search.spec import SchedulerSpec
+from atmc_search.tasks import TrialSpace
 
 TWO = {"size_bytes": "min", "clean_accuracy": "max"}
 
@@ -197,11 +199,27 @@ def test_ray_is_told_to_stop_what_is_sorted_out() -> None:
     assert 6 not in judged.reasons
 
 
-def test_the_scheduler_that_a_study_names(make_study: Callable[..., StudySpec]) -> None:
-    scheduler, none = make_scheduler(make_study(), StopRequest(20))
+def test_the_scheduler_that_a_study_names(make_trials: Callable[..., TrialSpace]) -> None:
+    scheduler, none = make_scheduler(make_trials().study, StopRequest(20))
     assert isinstance(scheduler, FIFOScheduler)
     assert none is None
     named = {"name": "mo_asha", "grace_epochs": 2, "reduction_factor": 2}
-    scheduler, judged = make_scheduler(make_study(search={"trials": 4, "scheduler": named}), StopRequest(20))
+    scheduler, judged = make_scheduler(make_trials(search={"trials": 4, "scheduler": named}).study, StopRequest(20))
     assert judged is not None
     assert judged.levels(9) == [2, 4, 8]
+
+
+def test_after_a_stop_nothing_starts_and_what_waits_is_ended_with_a_folder() -> None:
+    told: list[tuple[str, int]] = []
+
+    def trial(number: int, status: str) -> Any:
+        return SimpleNamespace(status=status, init_local_path=lambda: told.append(("folder", number)), number=number)
+
+    trials = [trial(0, Trial.RUNNING), trial(1, Trial.PENDING), trial(2, Trial.PENDING), trial(3, Trial.TERMINATED)]
+    controller: Any = SimpleNamespace(
+        get_trials=lambda: trials, stop_trial=lambda trial: told.append(("stop", trial.number))
+    )
+    stop = StopRequest(20)
+    stop.make("enough")
+    assert StudyScheduler(None, stop).choose_trial_to_run(controller) is None
+    assert told == [("folder", 1), ("stop", 1), ("folder", 2), ("stop", 2)]

@@ -1,4 +1,4 @@
-"""A trial behind Ray's interface, with the depot's class in this process in place of its actor."""
+"""A trial behind Ray's interface, with the server's class in this process in place of its actor."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import Any
 
 import pytest
 from ray.exceptions import OutOfMemoryError
+from toys import worker as new_worker
 
 from atmc_search.results import RunFolder
-from atmc_search.search import depot as depot_module
+from atmc_search.search import server as server_module
 from atmc_search.search import trainable as trainable_module
 from atmc_search.search.checkpoints import Checkpoints
-from atmc_search.search.depot import Depot
 from atmc_search.search.sampler import TRIAL_NUMBER
+from atmc_search.search.server import TrialServer
 from atmc_search.search.trainable import TrialTrainable
 from atmc_search.spec import StudySpec
-from atmc_search.tasks import AtmcTask
+from atmc_search.tasks import TrialSpace
+from atmc_search.tasks.atmc import AtmcTask
 
 EPOCHS = 3
 NO_ACTOR = SimpleNamespace(current_actor=None, get_actor_id=lambda: None)
@@ -27,50 +29,39 @@ TIMES = re.compile(r".*_s$")
 Worker = Callable[..., TrialTrainable]
 
 
-class Here:
-    """The depot as its handle looks: `depot.method.remote(...)`."""
-
-    def __init__(self, depot: Depot) -> None:
-        self._depot = depot
-
-    def __getattr__(self, name: str) -> Any:
-        return SimpleNamespace(remote=getattr(self._depot, name))
-
-
 @pytest.fixture
-def folder(tmp_path: Path, make_study: Callable[..., StudySpec], monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    monkeypatch.setattr(depot_module.ray, "put", lambda value: value)
+def folder(tmp_path: Path, make_trials: Callable[..., TrialSpace], monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    monkeypatch.setattr(server_module.ray, "put", lambda value: value)
     monkeypatch.setattr(trainable_module.ray, "get", lambda value: value)
     monkeypatch.setattr(trainable_module.ray, "get_runtime_context", lambda: NO_ACTOR)
     made = RunFolder(tmp_path / "parts")
-    made.create(study(make_study))
+    made.create(study(make_trials))
     return made
 
 
-def study(make_study: Callable[..., StudySpec]) -> StudySpec:
-    return make_study(
+def study(make_trials: Callable[..., TrialSpace]) -> StudySpec:
+    return make_trials(
         threat={"eps": 0.05},
         dense={"epochs": 0},
         train={"epochs": EPOCHS, "batch_size": 60, "attack": {"name": "pgd", "steps": 1}},
         compress={"codebook_from": 0.3, "dual_every": 3},
         evaluate={"attack": {"name": "fgsm"}, "masking_images": 0},
-    )
+    ).study
 
 
 @pytest.fixture
-def worker(folder: RunFolder, make_study: Callable[..., StudySpec]) -> Worker:
+def worker(folder: RunFolder, make_trials: Callable[..., TrialSpace]) -> Worker:
     """`worker(number)`: a fresh process's trainable for that trial."""
 
     def make(number: int = 5) -> TrialTrainable:
-        made = object.__new__(TrialTrainable)  # without the log folders that Ray's constructor makes
-        made.config = {
+        config = {
             "trial.train.lr": 0.02,
             "trial.compress.keep": 0.3,
             "trial.compress.bits": 4,
             TRIAL_NUMBER: number,
         }
-        made.setup(made.config, spec=study(make_study), depot=Here(Depot(str(folder.path))))
-        return made
+        spec = study(make_trials)
+        return new_worker(TrialServer(str(folder.path), spec), spec, config)
 
     return make
 
@@ -172,15 +163,15 @@ def test_a_task_without_a_plain_state_goes_without_checkpoints(
 def test_what_goes_wrong_around_a_trial_is_no_failure_of_it(
     folder: RunFolder, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lost depots and nodes are for Ray Tune to start the trial anew; a start that was being made stays makeable."""
+    """Lost servers and nodes are for Ray Tune to start the trial anew; a start that was being made stays makeable."""
 
-    def lost(self: Depot, *arguments: Any) -> None:
+    def lost(self: TrialServer, *arguments: Any) -> None:
         raise OutOfMemoryError("the node ran out of memory")
 
     for name in ("put_start", "put_checkpoint"):
         Checkpoints(folder.path).drop(5)
         with monkeypatch.context() as patch:
-            patch.setattr(Depot, name, lost)
+            patch.setattr(TrialServer, name, lost)
             with pytest.raises(OutOfMemoryError):
                 worker().step()
         assert worker().step()["report"]["state"] == "running"

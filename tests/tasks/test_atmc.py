@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from stages import step_of
 
 from atmc_search.artifact import Architecture, read_header, unpack
 from atmc_search.artifact.container import read_contents
@@ -21,9 +22,11 @@ from atmc_search.export.costs import running_costs
 from atmc_search.measure import measure, wilson_interval
 from atmc_search.models import placed
 from atmc_search.spec import fingerprint
-from atmc_search.tasks import TASKS, AtmcTask, Start, task_named
-from atmc_search.tasks.atmc.spec import AtmcSpec
-from atmc_search.training import Guard, load_tensors, make_optimizer, save_tensors, train_epoch
+from atmc_search.tasks import Start, start_of
+from atmc_search.tasks.atmc import AtmcSpec, AtmcTask
+from atmc_search.tasks.atmc.deploy import Deployed
+from atmc_search.tasks.atmc.measurer import Measured, Measurer
+from atmc_search.training import Guard, load_tensors, save_tensors, train_epoch
 
 Maker = Callable[..., AtmcSpec]
 TYPES = {"int64": int, "float64": float, "string": str, "bool": bool}
@@ -110,12 +113,14 @@ def test_a_trial_that_is_to_run_its_export_reports_what_that_costs(tiny_trial, t
 
 def test_a_start_that_is_to_run_its_export_and_the_reference_agree(tiny_trial, tiny_splits):
     spec = tiny_trial(dense={"epochs": 1}, evaluate={"runtime": "onnxruntime"})
-    facts = AtmcTask.make_start(spec, tiny_splits, device="cpu", report=lambda row: None).facts
+    facts = start_of(AtmcTask, spec, tiny_splits, device="cpu", report=lambda row: None).facts
     reference = AtmcTask.reference(spec, tiny_splits)
     for name in ("macs", "peak_memory_bytes"):
         assert facts[f"dense_{name}"] == reference[name]
     assert reference["latency_ms"] > 0
-    assert AtmcTask.start_key(spec) != AtmcTask.start_key(tiny_trial(dense={"epochs": 1}))
+    assert AtmcTask.start_figures_key(spec, tiny_splits) != AtmcTask.start_figures_key(
+        tiny_trial(dense={"epochs": 1}), tiny_splits
+    )
 
 
 def test_figures_come_back_to_the_digit_from_the_file_alone(finished, tiny_splits):
@@ -228,7 +233,7 @@ def test_under_a_schedule_every_measured_file_is_within_the_final_budget(tiny_tr
     task = task_of(tiny_trial(train={"epochs": 4}, compress=compress), tiny_splits, tiny_start)
     while not task.done:
         metrics = task.step()
-        held = sum(int(weight.count_nonzero()) for weight in task._constrained.weights.values())
+        held = sum(int(weight.count_nonzero()) for weight in task._training.parts.support.weights.values())
         budget = round(0.1 * metrics["dense_weights"])
         assert 0 < metrics["nnz"] <= budget
         assert (held > budget) == (task.epoch < 3)  # training itself comes down to it between epochs two and three
@@ -288,7 +293,7 @@ def test_a_stage_s_own_eps_is_the_radius_of_its_attack_and_figures_stay_those_of
     def learnt(**changes: Any) -> tuple[dict[str, torch.Tensor], float]:
         spec = tiny_trial(**changes)
         if stage == "dense":
-            start = AtmcTask.make_start(spec, tiny_splits, device="cpu", report=lambda row: None)
+            start = start_of(AtmcTask, spec, tiny_splits, device="cpu", report=lambda row: None)
             return dict(start.tensors), start.facts["dense_robust_accuracy"]
         task = task_of(spec, tiny_splits, tiny_start)
         robust = task.step()["robust_accuracy"]
@@ -317,7 +322,7 @@ def test_an_average_of_the_weights_is_packed_within_the_budget_and_training_does
     trained, state = plain.state_dict()[0], task.state_dict()[0]
     assert all(torch.equal(state[name], tensor) for name, tensor in trained.items())
     average = {name.removeprefix("average/"): t for name, t in state.items() if name.startswith("average/")}
-    entries = sum(int(average[name].count_nonzero()) for name in task._constrained.weights)
+    entries = sum(int(average[name].count_nonzero()) for name in task._training.parts.support.weights)
     budget = round(keep * metrics["dense_weights"])
     assert metrics["nnz"] <= budget
     assert (entries > budget) == (pruning == "projected")  # supports differ from step to step, unless fixed
@@ -331,12 +336,11 @@ def scripted(monkeypatch: pytest.MonkeyPatch, robust: list[float]) -> None:
     """Has each measurement of a trial come out with the next of these robust accuracies, and a size to tell it by."""
     found = iter(enumerate(robust, start=1))
 
-    def deploy(task: AtmcTask) -> dict[str, Any]:
+    def measured(measurer: Measurer, deployed: Deployed) -> Measured:
         number, value = next(found)
-        task._artifact = bytes(number)
-        return {"size_bytes": number, "robust_accuracy": value, "clean_accuracy": 0.9}
+        return Measured(bytes(number), {"size_bytes": number, "robust_accuracy": value, "clean_accuracy": 0.9})
 
-    monkeypatch.setattr(AtmcTask, "_deploy", deploy)
+    monkeypatch.setattr(Measurer, "measured", measured)
 
 
 @pytest.mark.parametrize(
@@ -390,8 +394,8 @@ def test_the_dense_start_is_that_of_its_best_epoch_and_later_ones_leave_it(tiny_
     changes = {"epochs": 4, "lr": 1.0, "lr_schedule": "constant", "warmup": 3.9, "batch_size": 16}
     rows: list[Any] = []
     spec = tiny_trial(dense=changes | {"select": "best"})
-    best = AtmcTask.make_start(spec, tiny_splits, device="cpu", report=rows.append)
-    last = AtmcTask.make_start(tiny_trial(dense=changes), tiny_splits, device="cpu", report=lambda row: None)
+    best = start_of(AtmcTask, spec, tiny_splits, device="cpu", report=rows.append)
+    last = start_of(AtmcTask, tiny_trial(dense=changes), tiny_splits, device="cpu", report=lambda row: None)
     figures = [row["robust_accuracy"] for row in rows]
     epoch = best.facts["dense_epoch"]
     assert figures[epoch - 1] == max(figures) > figures[-1]
@@ -440,19 +444,10 @@ def test_a_dense_epoch_that_collapsed_is_undone_and_pgd_goes_on(tiny_trial, tiny
     assert start.facts["dense_collapsed_epoch"] == 2
     mean, std = tiny_splits.channel_stats()
     model = placed(Architecture("small_cnn", {"width": 4}, tiny_splits.input_shape, 10).build(mean, std, seed=0), "cpu")
-    data, optimizer = DeviceData(tiny_splits.train, "cpu"), make_optimizer(model, spec.dense)
+    data, step = DeviceData(tiny_splits.train, "cpu"), step_of(model, spec.dense, threat=spec.threat)
     for epoch, attack in ((0, FGSMRS()), (2, PGD(steps=7))):
-        train_epoch(
-            model,
-            data,
-            optimizer,
-            stage=spec.dense,
-            epoch=epoch,
-            seed=0,
-            label="dense",
-            attack=attack,
-            threat=spec.threat,
-        )
+        step.attack = attack
+        train_epoch(step, data, epoch=epoch, seed=0, label="dense")
     for name, tensor in model.state_dict().items():
         assert torch.equal(start.tensors[name], tensor), name
 
@@ -467,7 +462,8 @@ def test_a_trial_goes_back_with_all_that_follows_its_weights_and_resumes(
     whole.step()
     good = {name: tensor.clone() for name, tensor in whole.state_dict()[0].items() if not name.startswith("good/")}
     assert whole.step()["collapsed_epoch"] == 2
-    assert {"model", "momentum", "copies", "duals", "centres", "average"} <= {name.partition("/")[0] for name in good}
+    assert {"model", "momentum", "average"} <= {name.partition("/")[0] for name in good}
+    assert {"copies", "duals", "centres"} <= {name.split("/")[1] for name in good if name.startswith("admm/")}
     now = whole.state_dict()[0]
     assert now.keys() == good.keys()
     assert all(torch.equal(now[name], tensor) for name, tensor in good.items())
@@ -571,8 +567,8 @@ def test_a_resumed_trial_goes_on_to_the_bit(tiny_trial, tiny_splits, tiny_start,
     whole = task_of(spec, tiny_splits, tiny_start)
     rows = [whole.step() for _ in range(4)]
     task, names = resumed(spec, tiny_splits, tiny_start, tmp_path / "c", after)
-    assert any(name.startswith("duals/") for name in names) == admm
-    assert any(name.startswith("centres/") for name in names) == (admm or "codebook" in compress)
+    assert any(name.startswith("admm/duals/") for name in names) == admm
+    assert any("/centres/" in name for name in names) == (admm or "codebook" in compress)
     assert any(name.startswith("momentum/") for name in names)
     assert (task.epoch, task.done) == (after, False)
     for row in rows[after:]:
@@ -626,12 +622,13 @@ def test_trials_follow_from_their_seed(tiny_trial, tiny_splits, tiny_start, seed
         ({"dense": {"epochs": 2}}, False),
         ({"dense": {"seed": 1}}, False),
         ({"dense": {"attack": {"name": "pgd", "steps": 3}}}, False),
-        ({"evaluate": {"attack": {"name": "pgd", "steps": 9}}}, False),  # its figures are part of the start
+        ({"evaluate": {"attack": {"name": "pgd", "steps": 9}}}, True),  # its figures are kept apart
     ],
     ids=str,
 )
-def test_trials_share_a_start_where_only_their_own_training_differs(tiny_trial, changes, shared):
-    assert (AtmcTask.start_key(tiny_trial(**changes)) == AtmcTask.start_key(tiny_trial())) == shared
+def test_trials_share_a_start_where_only_their_own_training_differs(tiny_trial, tiny_splits, changes, shared):
+    keys = {AtmcTask.start_key(spec, tiny_splits) for spec in (tiny_trial(), tiny_trial(**changes))}
+    assert (len(keys) == 1) == shared
 
 
 # --- what cannot run
@@ -740,17 +737,3 @@ def test_bounds_are_of_declared_metrics(tiny_trial, tiny_splits):
     names = {column.name for column in AtmcTask.columns}
     assert AtmcTask.least(tiny_trial(), tiny_splits).keys() <= names
     assert AtmcTask.reference(tiny_trial(), tiny_splits).keys() <= names
-
-
-# --- names
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_every_task_is_found_by_name(name):
-    assert task_named(name) is TASKS[name]
-
-
-def test_a_users_task_is_found_and_an_unknown_one_is_one_line():
-    assert task_named("atmc_search.tasks.atmc:AtmcTask") is AtmcTask
-    with pytest.raises(SpecError, match=r"task = 'atcm': unknown name; did you mean 'atmc'\?"):
-        task_named("atcm")

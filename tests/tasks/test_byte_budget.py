@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from atmc_search.artifact import unpack
 from atmc_search.errors import SpecError, TrialFailed
 from atmc_search.spec import parse_study
-from atmc_search.tasks import AtmcTask
+from atmc_search.tasks import TrialSpace
+from atmc_search.tasks.atmc import AtmcTask
+from atmc_search.tasks.atmc.byte_budget import ByteBudget
 from atmc_search.tasks.atmc.fitting import largest_within
 from atmc_search.tasks.atmc.spec import AtmcSpec
 
@@ -56,6 +58,12 @@ def brief(tiny_trial: Any, **changes: Any) -> AtmcSpec:
     return tiny_trial(**{name: parts.get(name, {}) | changes.get(name, {}) for name in parts | changes})
 
 
+def budget_of(task: AtmcTask) -> ByteBudget:
+    packer = task._training.parts.packer
+    assert isinstance(packer, ByteBudget)
+    return packer
+
+
 def trained(spec: AtmcSpec, data: Any, start: Any) -> tuple[AtmcTask, list[dict[str, Any]]]:
     task = AtmcTask(spec, data, start, device="cpu", meta={"study": "tests", "trial": 7})
     rows = []
@@ -88,7 +96,7 @@ def test_every_measured_file_is_within_three_percent_below_the_budget(
     bits = [width for width in json.loads(rows[-1]["bits_per_tensor"]).values() if width]
     assert all(1 <= width <= 8 for width in bits)
     assert all(width == compress["bits"] for width in bits if "bits" in compress)
-    held = sum(int(w.count_nonzero()) for w in task._constrained.weights.values())
+    held = sum(int(w.count_nonzero()) for w in task._training.parts.support.weights.values())
     assert rows[-1]["nnz"] < held  # training is over the budget, so that the last step trims
 
 
@@ -97,8 +105,7 @@ def test_a_larger_budget_lets_more_weights_in(tiny_trial, tiny_splits, tiny_star
     for budget in (700, 1000):
         spec = brief(tiny_trial, compress={"budget_bytes": budget, "bits": 2})
         task = AtmcTask(spec, tiny_splits, tiny_start, device="cpu", meta={})
-        assert task._bytes is not None
-        counts.append(task._bytes.deploy(task._train, 0.0).sizes.nnz)
+        counts.append(budget_of(task).pack(0.0).sizes.nnz)
     assert counts[0] < counts[1]
 
 
@@ -110,13 +117,13 @@ def test_layers_of_small_weights_do_not_die_of_a_sharp_budget(tiny_trial, tiny_s
     for importance in ("magnitude", "lamp"):
         spec = brief(tiny_trial, compress={"budget_bytes": 600, "bits": 2, "importance": importance})
         task = AtmcTask(spec, tiny_splits, start, device="cpu", meta={})
-        assert task._bytes is not None
-        kept[importance] = task._bytes.files.chosen(task._bytes.k)["net.2.weight"].count_nonzero()
+        size = budget_of(task)
+        kept[importance] = size.files.chosen(size.k)["net.2.weight"].count_nonzero()
     assert kept["magnitude"] == 0
     assert kept["lamp"] > 0
     assert brief(tiny_trial, compress={"budget_bytes": 600}).compress.by_lamp  # unless told otherwise
     assert not tiny_trial().compress.by_lamp
-    deployed = task._bytes.deploy(task._train, 1.0)
+    deployed = size.pack(1.0)
     assert set(deployed.sizes.bits_per_tensor.values()) == {2}
     assert 0.97 * 600 <= len(deployed.artifact) <= 600
 
@@ -124,14 +131,14 @@ def test_layers_of_small_weights_do_not_die_of_a_sharp_budget(tiny_trial, tiny_s
 def test_files_are_made_where_one_is_measured_and_few(tiny_trial, tiny_splits, tiny_start):
     spec = brief(tiny_trial, train={"epochs": 2}, compress={"budget_bytes": 1000, "bits": 3}, evaluate={"every": 2})
     task = AtmcTask(spec, tiny_splits, tiny_start, device="cpu", meta={})
-    assert task._bytes is not None
-    assert task._bytes.files.packed == 2
-    k = task._bytes.k
+    size = budget_of(task)
+    assert size.files.packed == 2
+    k = size.k
     task.step()
-    assert task._bytes.files.packed == 2
-    assert task._bytes.k == pytest.approx(k, rel=0.1)  # k follows by the estimate
+    assert size.files.packed == 2
+    assert size.k == pytest.approx(k, rel=0.1)  # k follows by the estimate
     task.step()
-    assert task._bytes.files.packed <= 6
+    assert size.files.packed <= 6
 
 
 def test_a_resumed_trial_goes_on_to_the_bit(tiny_trial, tiny_splits, tiny_start):
@@ -209,7 +216,7 @@ def test_a_size_is_set_in_exactly_one_way(compress, words):
         "train": {"epochs": 1}, "compress": compress,
     }  # fmt: skip
     with pytest.raises(SpecError) as caught:
-        parse_study({"name": "x", "trial": trial, "search": {"trials": 1}})
+        TrialSpace.of(parse_study({"name": "x", "trial": trial, "search": {"trials": 1}}))
     assert words in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -219,10 +226,10 @@ def test_budgets_can_be_searched():
         "data": {"name": "digits"}, "model": {"name": "mlp"}, "threat": {"eps": 0.1}, "dense": {"epochs": 1},
         "train": {"epochs": 1}, "compress": {"budget_bytes": {"choice": [2500, 6500, 26000]}},
     }  # fmt: skip
-    study = parse_study({"name": "x", "trial": trial, "search": {"trials": 1}})
-    assert study.fill({"trial.compress.budget_bytes": 6500}).compress.sized_in_bytes
+    space = TrialSpace.of(parse_study({"name": "x", "trial": trial, "search": {"trials": 1}}))
+    assert space.fill({"trial.compress.budget_bytes": 6500}).compress.sized_in_bytes
     ranged = {**trial, "compress": {"budget_bytes": {"int_uniform": [2500, 26000]}}}
-    assert parse_study({"name": "x", "trial": ranged, "search": {"trials": 1}}).space
+    assert TrialSpace.of(parse_study({"name": "x", "trial": ranged, "search": {"trials": 1}})).distributions
 
 
 def test_a_budget_that_no_file_comes_close_to_fails_the_trial_at_its_end_and_not_before(
@@ -230,9 +237,8 @@ def test_a_budget_that_no_file_comes_close_to_fails_the_trial_at_its_end_and_not
 ):
     spec = brief(tiny_trial, compress={"budget_bytes": 900, "bits": 2})
     task = AtmcTask(spec, tiny_splits, tiny_start, device="cpu", meta={})
-    assert task._bytes is not None
     with torch.no_grad():
-        list(task._constrained.weights.values())[-1].zero_()  # nothing reaches an output any more
-    assert len(task._bytes.deploy(task._train, 0.5).artifact) < 500
+        list(task._training.parts.support.weights.values())[-1].zero_()  # nothing reaches an output any more
+    assert len(budget_of(task).pack(0.5).artifact) < 500
     with pytest.raises(TrialFailed, match=r"^budget_bytes = 900: the nearest file below has \d+ bytes, .* choose"):
-        task._bytes.deploy(task._train, 1.0)
+        budget_of(task).pack(1.0)

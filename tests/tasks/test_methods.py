@@ -19,16 +19,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from atmc_search.artifact import unpack
 from atmc_search.attacks import build_attack
 from atmc_search.compress import factorisable, layers_to_compress
-from atmc_search.data import DeviceData, ImageSet, Splits
+from atmc_search.data import DeviceData, ImageSet
 from atmc_search.errors import SpecError, TrialFailed
 from atmc_search.measure import measure
 from atmc_search.spec import parse_study
-from atmc_search.tasks import AtmcTask, Start
+from atmc_search.tasks import Start, TrialSpace
+from atmc_search.tasks.atmc import AtmcTask
+from atmc_search.tasks.atmc.data import AtmcData
 from atmc_search.tasks.atmc.methods import METHODS
 from atmc_search.tasks.atmc.spec import AtmcSpec
 from atmc_search.training import AttackedBatches, attacked_loss
 
-Finished = tuple[AtmcSpec, Splits, AtmcTask, dict[str, Any]]
+Finished = tuple[AtmcSpec, AtmcData, AtmcTask, dict[str, Any]]
 # Every method on the small model; on those with batch norm, residuals and depthwise layers one of each kind of method.
 PAIRS = [
     *((method, "lenet") for method in METHODS),
@@ -63,17 +65,17 @@ def spec_of(method: str, model: str, **compress: Any) -> AtmcSpec:
         template["model"] = {"name": model, "width_mult": 0.5}
         # At KEEP so few steps leave it dead or alive by a rounding.
         template["compress"] = {**TEMPLATE["compress"], "keep": 2 * KEEP, **compress}
-    study = parse_study({"name": "mixed", "trial": template, "search": {"trials": 1}})
-    return study.fill({"trial.method": method, "trial.compress.bits": BITS})
+    space = TrialSpace.of(parse_study({"name": "mixed", "trial": template, "search": {"trials": 1}}))
+    return space.fill({"trial.method": method, "trial.compress.bits": BITS})
 
 
 @pytest.fixture(scope="module")
-def splits() -> Splits:
+def splits() -> AtmcData:
     """The digits at 16×16 in three colours: small, and large enough for every model."""
     digits = load_digits()
     images = np.kron(digits.images[:, None] * (255 / 16), np.ones((1, 3, 2, 2))).astype(np.uint8)
     parts = [ImageSet(images[a:b], digits.target[a:b].astype(np.int64)) for a, b in ((0, 96), (96, 136), (136, 160))]
-    return Splits(*parts, classes=10)
+    return AtmcData(*parts, classes=10)
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +83,8 @@ def starts() -> dict[str, Start]:
     return {}
 
 
-def start_for(spec: AtmcSpec, splits: Splits, starts: dict[str, Start]) -> Start:
-    key = AtmcTask.start_key(spec)
+def start_for(spec: AtmcSpec, splits: AtmcData, starts: dict[str, Start]) -> Start:
+    key = AtmcTask.start_key(spec, splits)
     if key not in starts:
         start = AtmcTask.make_start(spec, splits, device="cpu", report=lambda row: None)
         # One epoch leaves layers at the scale that they were born with, and a global budget would kill whole layers.
@@ -95,7 +97,7 @@ def start_for(spec: AtmcSpec, splits: Splits, starts: dict[str, Start]) -> Start
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids="-".join)
-def finished(request: pytest.FixtureRequest, splits: Splits, starts: dict[str, Start]) -> Finished:
+def finished(request: pytest.FixtureRequest, splits: AtmcData, starts: dict[str, Start]) -> Finished:
     spec = spec_of(*request.param)
     AtmcTask.check(spec, splits)
     task = AtmcTask(spec, splits, start_for(spec, splits, starts), device="cpu", meta={})
@@ -123,7 +125,7 @@ def test_every_method_keeps_what_it_promises(finished: Finished) -> None:
     decoded = unpack(task.artifact())
     weights = {layer.weight: decoded.get_parameter(layer.weight) for layer in layers_to_compress(decoded)}
     sizes = json.loads(metrics["bits_per_tensor"])
-    trained = {name.rpartition(".")[2] for name in task._constrained.weights} - {"weight"}
+    trained = {name.rpartition(".")[2] for name in task._training.parts.support.weights} - {"weight"}
     bits = {b for b in sizes.values() if b}
     total = sum(w.numel() for w in weights.values())
     assert metrics["dense_weights"] == total
@@ -151,7 +153,7 @@ def test_every_method_keeps_what_it_promises(finished: Finished) -> None:
     else:
         assert metrics["nnz"] <= round(spec.compress.keep * total)
     if spec.method == "atmc":
-        whole = [layer.weight for layer in task._layers if layer.form == "dense"]  # grouped convolutions
+        whole = [layer.weight for layer in task._training.layers if layer.form == "dense"]  # grouped convolutions
         for name in whole:
             assert len(weights[name][weights[name] != 0].unique()) <= 2**BITS, name
 
@@ -163,14 +165,14 @@ def rank_one(model: nn.Module) -> int:
     )
 
 
-def test_nap_trains_on_clean_images_from_a_clean_start() -> None:
+def test_nap_trains_on_clean_images_from_a_clean_start(splits: AtmcData) -> None:
     spec = spec_of("nap", "lenet")
     assert spec.dense.attack.name == spec.train.attack.name == "none"
-    assert AtmcTask.start_key(spec) != AtmcTask.start_key(spec_of("al0", "lenet"))
-    assert AtmcTask.start_key(spec_of("ap", "lenet")) == AtmcTask.start_key(spec_of("al0", "lenet"))
+    assert AtmcTask.start_key(spec, splits) != AtmcTask.start_key(spec_of("al0", "lenet"), splits)
+    assert AtmcTask.start_key(spec_of("ap", "lenet"), splits) == AtmcTask.start_key(spec_of("al0", "lenet"), splits)
 
 
-def test_ap_never_moves_a_weight_that_it_pruned(splits: Splits, starts: dict[str, Start]) -> None:
+def test_ap_never_moves_a_weight_that_it_pruned(splits: AtmcData, starts: dict[str, Start]) -> None:
     spec = spec_of("ap", "lenet")
     start = start_for(spec, splits, starts)
     task = AtmcTask(spec, splits, start, device="cpu", meta={})
@@ -188,7 +190,7 @@ def test_ap_never_moves_a_weight_that_it_pruned(splits: Splits, starts: dict[str
     ("model", "budget", "least"), [("lenet", 7_000, 0.9), ("lenet", 9_500, 0.9), ("mobilenet_v2", 88_000, 0.6)]
 )
 def test_mixed_bits_meet_a_budget_of_bytes(
-    model: str, budget: int, least: float, splits: Splits, starts: dict[str, Start]
+    model: str, budget: int, least: float, splits: AtmcData, starts: dict[str, Start]
 ) -> None:
     """Never above; below by what the last rounding leaves without effect, which is a lot where half the net is dead."""
     spec = spec_of("atmc_mixed", model, keep=0.1)
@@ -199,7 +201,7 @@ def test_mixed_bits_meet_a_budget_of_bytes(
 
 
 @pytest.mark.parametrize(("bits", "budget"), [(32, 30_000), (32, 90_000), (4, 8_000), (4, 16_000)])
-def test_ranks_meet_a_budget_of_bytes(bits: int, budget: int, splits: Splits, starts: dict[str, Start]) -> None:
+def test_ranks_meet_a_budget_of_bytes(bits: int, budget: int, splits: AtmcData, starts: dict[str, Start]) -> None:
     spec = spec_of("alr", "lenet")
     compress = spec.compress.model_copy(update={"budget_bytes": budget, "bits": bits})
     spec = spec.model_copy(update={"method": None, "compress": compress})
@@ -209,14 +211,14 @@ def test_ranks_meet_a_budget_of_bytes(bits: int, budget: int, splits: Splits, st
 
 
 @pytest.mark.parametrize("method", ["alr", "atmc_mixed"])
-def test_a_budget_that_nothing_meets_is_a_failed_trial(method: str, splits: Splits, starts: dict[str, Start]) -> None:
+def test_a_budget_that_nothing_meets_is_a_failed_trial(method: str, splits: AtmcData, starts: dict[str, Start]) -> None:
     spec = spec_of(method, "lenet")
     spec = spec.model_copy(update={"compress": spec.compress.model_copy(update={"budget_bytes": 900})})
     with pytest.raises(TrialFailed, match=r"^budget_bytes = 900: .*; raise it"):
         AtmcTask(spec, splits, start_for(spec, splits, starts), device="cpu", meta={}).step()
 
 
-def test_ranks_by_energy_keep_the_energy(splits: Splits, starts: dict[str, Start]) -> None:
+def test_ranks_by_energy_keep_the_energy(splits: AtmcData, starts: dict[str, Start]) -> None:
     spec = spec_of("alr", "lenet")
     start = start_for(spec, splits, starts)
     densities = []
@@ -224,7 +226,7 @@ def test_ranks_by_energy_keep_the_energy(splits: Splits, starts: dict[str, Start
         wanted = spec.model_copy(update={"compress": spec.compress.model_copy(update={"energy": energy})})
         task = AtmcTask(wanted, splits, start, device="cpu", meta={})
         kept = total = 0.0
-        for layer in task._layers:
+        for layer in task._training.layers:
             squares = torch.linalg.svdvals(layer.to_matrix(start.tensors[layer.weight])).square()
             kept += float(squares[: layer.rank or None].sum())  # rank 0: stored whole
             total += float(squares.sum())
@@ -236,14 +238,14 @@ def test_ranks_by_energy_keep_the_energy(splits: Splits, starts: dict[str, Start
 
 @pytest.mark.parametrize(("setting", "anew"), [("kept", False), ("reestimated", True)])
 def test_batch_norm_statistics_are_gathered_anew_when_asked(
-    setting: str, anew: bool, splits: Splits, starts: dict[str, Start]
+    setting: str, anew: bool, splits: AtmcData, starts: dict[str, Start]
 ) -> None:
     spec = spec_of("al0", "resnet18", batch_norm=setting)
     metrics = AtmcTask(spec, splits, start_for(spec, splits, starts), device="cpu", meta={}).step()
     assert metrics["batch_norm_reestimated"] is anew
 
 
-def test_the_better_statistics_are_deployed(splits: Splits) -> None:
+def test_the_better_statistics_are_deployed(splits: AtmcData) -> None:
     """Better: with the lower loss on attacked training images."""
     starts: dict[str, Start] = {}
     for epochs in (1, 3):
@@ -306,7 +308,7 @@ def test_impossible_settings_are_refused(change: dict[str, Any], message: str) -
         "compress": {"keep": 0.1},
     }
     with pytest.raises(SpecError) as caught:
-        parse_study({"name": "x", "trial": trial | change, "search": {"trials": 1}})
+        TrialSpace.of(parse_study({"name": "x", "trial": trial | change, "search": {"trials": 1}}))
     assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -321,7 +323,7 @@ def test_every_value_is_tried_beside_every_method_before_anything_runs() -> None
     choices = {"method": {"choice": ["atmc", "atmc_mixed"]}, "compress": {"keep": 0.1, "bits": {"choice": [4, 32]}}}
     trial = {**TEMPLATE, "model": {"name": "lenet"}} | choices
     with pytest.raises(SpecError, match="bit_allocation mixed spreads the bytes of a codebook"):
-        parse_study({"name": "mixed", "trial": trial, "search": {"trials": 1}})
+        TrialSpace.of(parse_study({"name": "mixed", "trial": trial, "search": {"trials": 1}}))
 
 
 @pytest.mark.parametrize(
@@ -337,24 +339,30 @@ def test_bytes_in_place_of_keep_are_for_methods_that_can_meet_them():
     template = deepcopy({**TEMPLATE, "model": {"name": "lenet"}})
     del template["compress"]["keep"]
     template["compress"] |= {"budget_bytes": 9000, "bits": 4}
+
+    def space(method: str) -> TrialSpace:
+        trial = template | {"method": method}
+        return TrialSpace.of(parse_study({"name": "x", "trial": trial, "search": {"trials": 1}}))
+
     for method in ("continuous", "atmc_mixed"):
-        spec = parse_study({"name": "x", "trial": template | {"method": method}, "search": {"trials": 1}}).fill({})
+        spec = space(method).fill({})
         assert (spec.compress.budget_bytes, spec.compress.keep) == (9000, None)
     for method in ("al0", "atmc"):
         with pytest.raises(
             SpecError, match=rf"9000: method {method} takes its size from keep; give keep, or use one of"
         ):
-            parse_study({"name": "x", "trial": template | {"method": method}, "search": {"trials": 1}})
+            space(method)
 
 
 def test_only_what_its_method_uses_is_a_trial_s_config() -> None:
     template = {**TEMPLATE, "model": {"name": "lenet"}, "method": {"choice": ["al0", "atmc"]}}
-    study = parse_study({"name": "mixed", "trial": template, "search": {"trials": 1}})
-    assert list(study.space) == ["trial.compress.bits", "trial.method"]
-    assert list(study.active({"trial.method": "al0"})) == ["trial.method"]
-    assert list(study.active({"trial.method": "atmc"})) == ["trial.compress.bits", "trial.method"]
-    alone = parse_study({"name": "one", "trial": {**template, "method": "al0"}, "search": {"trials": 1}})
-    assert list(alone.space) == []
+    space = TrialSpace.of(parse_study({"name": "mixed", "trial": template, "search": {"trials": 1}}))
+    assert list(space.distributions) == ["trial.compress.bits", "trial.method"]
+    assert list(space.active({"trial.method": "al0"})) == ["trial.method"]
+    assert list(space.active({"trial.method": "atmc"})) == ["trial.compress.bits", "trial.method"]
+    one = {"name": "one", "trial": {**template, "method": "al0"}, "search": {"trials": 1}}
+    alone = TrialSpace.of(parse_study(one))
+    assert list(alone.distributions) == []
     assert alone.fill({}).compress.bits == 32
 
 

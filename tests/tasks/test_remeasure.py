@@ -13,16 +13,17 @@ import torch
 from shell import program
 from torch import Tensor, nn
 
-from atmc_search import api
+import atmc_search
 from atmc_search.attacks import Attack, ThreatModel
 from atmc_search.data import Splits
 from atmc_search.errors import AtmcError, RunError
-from atmc_search.results import ATMC_COLUMNS, STUDY_COLUMNS, RunFolder, parameter_columns
-from atmc_search.spec import Component, StudySpec, parse_study
-from atmc_search.tasks import AtmcTask, Start
-from atmc_search.tasks.atmc.remeasure import MASKING_IMAGES, recurve, remeasure, spread
-from atmc_search.tasks.atmc.spec import AtmcSpec
-from atmc_search.training import save_tensors
+from atmc_search.report.curves import spread
+from atmc_search.results import STUDY_COLUMNS, RunFolder
+from atmc_search.spec import Component, parse_study
+from atmc_search.tasks import Start, TrialSpace
+from atmc_search.tasks.atmc import ATMC_COLUMNS, AtmcSpec, AtmcTask
+from atmc_search.tasks.atmc.remeasure import EPS_SHARES, MASKING_IMAGES, default_radii
+from atmc_search.tasks.stored import Stored, recorded, stored_artifacts
 
 
 class Idle(Attack):
@@ -54,13 +55,15 @@ def run(
     """Trials 0 and 1 were measured, 2 failed, 3 runs still, 4 has lost its artifact."""
     template = tiny_trial().model_dump(mode="json")
     template["compress"] |= {"keep": 0.5, "bits": {"choice": [3, 8]}}
-    study: StudySpec = parse_study({"name": "tiny", "trial": template, "search": {"trials": 5}})
+    study = parse_study({"name": "tiny", "trial": template, "search": {"trials": 5}})
+    space = TrialSpace.of(study)
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "tiny")
-    folder.create(study)
-    columns = (*STUDY_COLUMNS, *ATMC_COLUMNS, *parameter_columns(study.space))
+    folder.create(space.study)
+    columns = (*STUDY_COLUMNS, *ATMC_COLUMNS, *space.parameter_columns)
     for number, bits in enumerate((3, 8)):
-        spec = study.fill({"trial.compress.bits": bits})
-        save_tensors(folder.starts / f"{AtmcTask.start_key(spec)}.safetensors", tiny_start.tensors, tiny_start.facts)
+        spec = space.fill({"trial.compress.bits": bits})
+        name = AtmcTask.start_key(spec, tiny_splits)
+        (folder.starts / f"{name}.safetensors").write_bytes(tiny_start.to_bytes())
         task = AtmcTask(spec, tiny_splits, tiny_start, device="cpu", meta={})
         metrics = task.step()
         path, _ = folder.write_artifact(number, task.artifact())
@@ -83,12 +86,50 @@ def one(rows: Any) -> dict[str, Any]:
     return dict(row)
 
 
+def remeasured(run: RunFolder, trials: pd.DataFrame, split: str, **options: Any) -> list[dict[str, Any]]:
+    """As `verify` does: the row of every artifact, its warnings and notes, and what the sweep recorded."""
+    rows = []
+    for stored in stored_artifacts(run, trials, trust=False):
+        again = stored.task.remeasure(
+            stored.artifact,
+            stored.spec,
+            stored.data,
+            split=split,
+            options=options,
+            start=stored.start,
+            device="cpu",
+            trust=False,
+        )
+        assert again.samples == (again.row["images"], f"{split} images")
+        for figure in again.figures:
+            assert figure.value == again.row[figure.name]
+            assert figure.low <= figure.value <= figure.high
+        rows.append({"stored": stored, "warnings": again.warnings, "notes": again.notes, **again.row})
+    return rows
+
+
+def curves(run: RunFolder, trials: pd.DataFrame, split: str, **options: Any) -> list[Any]:
+    """As `curves` does."""
+    return [
+        stored.task.curves(
+            stored.artifact, stored.spec, stored.data, split=split, options=options, device="cpu", trust=False
+        )
+        for stored in stored_artifacts(run, trials, trust=False)
+    ]
+
+
+def was(row: dict[str, Any], name: str) -> float | None:
+    """What the sweep recorded."""
+    stored: Stored = row["stored"]
+    return recorded(stored, name)
+
+
 def test_validation_repeats_the_recorded_figures(run, trials):
-    rows = list(remeasure(run, trials.head(2), split="validation"))
-    assert [row["trial"] for row in rows] == [0, 1]
+    rows = remeasured(run, trials.head(2), "validation")
+    assert [row["stored"].row["trial"] for row in rows] == [0, 1]
     for row in rows:
         for name in ("size_bytes", "clean_accuracy", "robust_accuracy"):
-            assert row[name] == row[f"recorded_{name}"]
+            assert row[name] == was(row, name)
         assert (row["norm"], row["eps"], row["images"]) == ("linf", 0.05, 100)
         assert row["attack"]["name"] == "pgd"
         assert row["attack"]["steps"] == 3
@@ -97,8 +138,8 @@ def test_validation_repeats_the_recorded_figures(run, trials):
 
 def test_another_attack_and_another_radius(run, trials):
     def robust(**kwargs: Any) -> float:
-        row = one(remeasure(run, trials.head(1), split="validation", **kwargs))
-        assert row["clean_accuracy"] == row["recorded_clean_accuracy"]
+        row = one(remeasured(run, trials.head(1), "validation", **kwargs))
+        assert row["clean_accuracy"] == was(row, "clean_accuracy")
         assert row["eps"] == kwargs.get("eps", 0.05)
         return float(row["robust_accuracy"])
 
@@ -120,7 +161,7 @@ def test_another_attack_and_another_radius(run, trials):
 )
 def test_mistakes_are_one_line(run, trials, kwargs, said):
     with pytest.raises(AtmcError, match=said) as caught:
-        list(remeasure(run, trials.head(1), split="test", **kwargs))
+        remeasured(run, trials.head(1), "test", **kwargs)
     assert "\n" not in str(caught.value)
 
 
@@ -133,24 +174,24 @@ def test_mistakes_are_one_line(run, trials, kwargs, said):
     ],
 )
 def test_a_trial_without_an_artifact_says_why(run, trials, trial, said):
-    for again in (remeasure, recurve):
+    for again in (remeasured, curves):
         with pytest.raises(RunError) as caught:
-            list(again(run, trials[trials["trial"] == trial], split="test"))
+            again(run, trials[trials["trial"] == trial], "test")
         assert said in str(caught.value)
 
 
 def test_checks_use_the_dense_start_where_the_run_holds_it(run, trials, tmp_path):
-    row = one(remeasure(run, trials.head(1), split="validation", checks=True))
+    row = one(remeasured(run, trials.head(1), "validation", checks=True))
     assert (row["masking_flags"], row["masking_findings"], row["transfer_checked"]) == ("", {}, True)
     (tmp_path / "artifacts").symlink_to(run.artifacts.resolve())
     (tmp_path / "spec.yaml").write_text(run.spec_path.read_text())
-    row = one(remeasure(RunFolder(tmp_path), trials.head(1), split="validation", checks=True))
+    row = one(remeasured(RunFolder(tmp_path), trials.head(1), "validation", checks=True))
     assert (row["masking_flags"], row["transfer_checked"]) == ("", False)
 
 
 def test_curves_agree_with_measuring(run, trials):
-    row = one(recurve(run, trials.head(1), split="validation", eps=[0.2, 0], steps=[3, 1]))
-    assert (row["trial"], row["size_bytes"], row["eps"]) == (0, trials["size_bytes"][0], 0.05)
+    row = one(curves(run, trials.head(1), "validation", eps=[0.2, 0], steps=[3, 1]))
+    assert (row["size_bytes"], row["eps"]) == (trials["size_bytes"][0], 0.05)
     assert [point["eps"] for point in row["by_eps"]] == [0, 0.2]
     assert row["by_eps"][0]["robust_accuracy"] == trials["clean_accuracy"][0]
     assert [point["steps"] for point in row["by_steps"]] == [1, 3]
@@ -160,10 +201,10 @@ def test_curves_agree_with_measuring(run, trials):
 
 
 def test_curves_have_points_of_their_own_choice(run, trials):
-    row = one(recurve(run, trials.head(1), split="test"))
+    row = one(curves(run, trials.head(1), "test"))
     assert [point["eps"] for point in row["by_eps"]] == [0, 0.0125, 0.025, 0.0375, 0.05, 0.075, 0.1, 0.15, 0.2]
     assert [point["steps"] for point in row["by_steps"]] == [1, 2, 5, 10, 20, 50]
-    row = one(recurve(run, trials.head(1), split="test", attack=Component(name="fgsm")))
+    row = one(curves(run, trials.head(1), "test", attack=Component(name="fgsm")))
     assert row["by_steps"] == []
     assert row["attack"] == {"name": "fgsm"}
 
@@ -173,8 +214,7 @@ def test_curves_have_points_of_their_own_choice(run, trials):
     [(0, []), (1, [0]), (3, [0, 1, 2]), (4, [0, 1, 2, 3]), (7, [0, 2, 4, 6]), (100, [0, 33, 66, 99])],
 )
 def test_spread_takes_the_smallest_the_largest_and_those_between(n, chosen):
-    front = pd.DataFrame({"trial": range(n), "size_bytes": [10 * i for i in range(n)]})
-    assert spread(front.sample(frac=1, random_state=0))["trial"].tolist() == chosen
+    assert spread(n) == chosen
 
 
 # --- the commands
@@ -249,7 +289,7 @@ def test_curves_print_a_table_and_draw(atmc, run, tmp_path):
     words = ("curves", run.path, "--trial", 1, "--trial", 0, "--eps", "0,0.05", "--steps", "1,3", "--out", picture)
     code, out, err = atmc(*words, "--split", "validation")
     assert (code, err) == (0, "")
-    trials = api.load_trials(run.path)
+    trials = atmc_search.load_trials(run.path)
     lines = [line.split() for line in out.splitlines()]
     assert [line[0] for line in lines if line and line[0] in ("0", "0.05", "1", "3")] == ["0", "0.05", "1", "3"]
     for number in (0, 1):
@@ -264,15 +304,15 @@ def test_curves_of_the_front_as_json_draw_nothing_unasked(atmc, run):
     before = sorted(run.path.iterdir())
     code, out, _ = atmc("curves", run.path, "--eps", "0", "--attack", "fgsm", "--json")
     assert code == 0
-    assert {row["trial"] for row in json.loads(out)} == set(api.front(api.load_trials(run.path))["trial"])
+    assert {row["trial"] for row in json.loads(out)} == set(
+        atmc_search.front(atmc_search.load_trials(run.path))["trial"]
+    )
     assert sorted(run.path.iterdir()) == before
     assert atmc("curves", run.path, "--eps", "0", "--attack", "fgsm")[0] == 0
     assert (run.path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_default_radii_of_linf_end_at_the_range_of_a_pixel():
-    from atmc_search.tasks.atmc.remeasure import EPS_SHARES, default_radii
-
     near = default_radii(ThreatModel(eps=0.1))
     assert near == pytest.approx([share * 0.1 for share in EPS_SHARES])
     far = default_radii(ThreatModel(eps=0.4))

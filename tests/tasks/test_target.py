@@ -7,20 +7,18 @@ from typing import Any
 import pytest
 import torch
 
-from atmc_search.compress import GlobalL0
 from atmc_search.errors import SpecError
 from atmc_search.spec import parse_study
-from atmc_search.tasks import AtmcTask
-from atmc_search.tasks.atmc.spec import CompressSpec, TargetSpec
+from atmc_search.tasks import TrialSpace
+from atmc_search.tasks.atmc import AtmcTask
+from atmc_search.tasks.atmc.spec import TargetSpec
 from atmc_search.tasks.atmc.target import TargetControl
-from atmc_search.training import Constrained
+from atmc_search.training.parts import Projected
 
 
 def control(target: float = 0.5, entries: int = 100_000) -> TargetControl:
-    weights = {"w": torch.nn.Parameter(torch.zeros(entries))}
-    settings = CompressSpec.model_validate({"target": {"robust_accuracy": target}})
-    constrained = Constrained(weights, GlobalL0(1), None, settings)
-    made = TargetControl(TargetSpec(robust_accuracy=target), constrained, entries, least=2)
+    support = Projected({"w": torch.nn.Parameter(torch.zeros(entries))}, 1)
+    made = TargetControl(TargetSpec(robust_accuracy=target), support, entries, least=2)
     made.start()
     return made
 
@@ -30,9 +28,9 @@ def test_on_a_known_curve_of_accuracy_over_weights_k_settles_where_the_target_ho
     """Accuracy 0.08·ln k − 0.2, training 0.1 above validation, measured every other epoch."""
     steered = control(target)
     for epoch in range(60):
-        accuracy = 0.08 * math.log(steered.constrained.pruning.k) - 0.2
+        accuracy = 0.08 * math.log(steered.support.k) - 0.2
         steered.follow(accuracy + 0.1, {"robust_accuracy": accuracy} if epoch % 2 == 0 else None)
-    assert math.exp((target + 0.2) / 0.08) == pytest.approx(steered.constrained.pruning.k, rel=0.02)
+    assert math.exp((target + 0.2) / 0.08) == pytest.approx(steered.support.k, rel=0.02)
 
 
 def test_what_no_size_holds_ends_at_all_weights_and_what_any_holds_at_the_fewest():
@@ -40,7 +38,7 @@ def test_what_no_size_holds_ends_at_all_weights_and_what_any_holds_at_the_fewest
         steered = control()
         for _ in range(30):
             steered.follow(accuracy, {"robust_accuracy": accuracy})
-        assert steered.constrained.pruning.k == k
+        assert steered.support.k == k
 
 
 def test_the_smallest_file_that_holds_the_target_is_remembered_else_the_most_accurate():
@@ -98,6 +96,6 @@ def test_impossible_targets_are_refused_in_one_line(compress: dict[str, Any], wo
         "train": {"epochs": 1}, "compress": compress,
     }  # fmt: skip
     with pytest.raises(SpecError) as caught:
-        parse_study({"name": "x", "trial": trial, "search": {"trials": 1}})
+        TrialSpace.of(parse_study({"name": "x", "trial": trial, "search": {"trials": 1}}))
     assert words in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1

@@ -59,3 +59,26 @@ def test_what_survives_is_counted_on_the_same_images_and_leaves_the_model_as_it_
 def test_settings_that_do_not_go_together_are_refused(settings, message):
     with pytest.raises(ValidationError, match=message):
         plain_stage(epochs=2, **settings)
+
+
+def test_the_good_state_is_a_copy_and_is_gone_after_a_collapse(tiny_splits):
+    def made() -> Guard:
+        return Guard(DeviceData(tiny_splits.train, "cpu"), FGSMRS(), ThreatModel(eps=0.1), seed=0)
+
+    guard, tensors, facts = made(), {"model/w": torch.zeros(2)}, {"a": {"steps": 1}}
+    assert guard.state() == ({}, {"best": 0.0, "collapsed_at": 0, "good": None})
+    guard.keep((tensors, facts))
+    guard.best = 0.4
+    tensors["model/w"] += 1
+    facts["a"]["steps"] = 2
+    assert guard.good is not None
+    assert guard.good[0]["model/w"].tolist() == [0, 0]
+    again = made()
+    again.load(*guard.state())
+    assert again.good is not None
+    assert (again.best, again.collapsed_at, again.good[1]) == (0.4, 0, {"a": {"steps": 1}})
+    assert again.good[0]["model/w"].tolist() == [0, 0]
+    guard.collapsed_at = 3
+    assert guard.state() == ({}, {"best": 0.4, "collapsed_at": 3, "good": None})
+    again.load(*guard.state())
+    assert again.training == PGD(steps=7)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from atmc_search.compress import GlobalL0
-from atmc_search.tasks.atmc.spec import CompressSpec
-from atmc_search.training import Constrained, Quotas, ScoreSearch, first_scores
+from atmc_search.training import Quotas, ScoreSearch, first_scores
+from atmc_search.training.parts import Moment, Scored
 
 
 class Mask(torch.autograd.Function):
@@ -42,9 +42,8 @@ def test_scores_and_quotas_move_as_torch_moves_the_paper_s_parameters_of_its_los
     sizes, k = [96, 48], 30
     found = Quotas.of(weights, k, start=0.4, gamma=0.3, lr=0.7, momentum=0.9)
     search = ScoreSearch.of(weights, lambda scores: {}, share=0.5, lr=0.3, momentum=0.9, quotas=found)
-    settings = CompressSpec(keep=k / 144, pruning="harp", scores={"share": 0.5}, bits=32)
-    constrained = Constrained(weights, GlobalL0(k), None, settings, search=search)
-    constrained.project(0.0)
+    support = Scored(weights, search, GlobalL0(k))
+    support.begin()
 
     least = 0.1 * k / 144
     inner = (0.4 - least) / (1 - least)
@@ -69,8 +68,8 @@ def test_scores_and_quotas_move_as_torch_moves_the_paper_s_parameters_of_its_los
             assert torch.equal(weight, w * mask)
         model.zero_grad()
         nn.functional.mse_loss(model(x), y).backward()
-        constrained.before_step(step / 80)
-        constrained.after_step(step, (step + 1) / 80)
+        support.before_step(Moment(step, 80))
+        support.after_step(Moment(step, 80))
         reference.step()
         falling.step()
         assert torch.allclose(found.quotas, quotas, atol=1e-5)
@@ -83,9 +82,10 @@ def test_scores_and_quotas_move_as_torch_moves_the_paper_s_parameters_of_its_los
     assert max(shares[-1]) > 1.5 * min(shares[-1])  # layers have parted
     assert sum(int(weight.count_nonzero()) for weight in weights.values()) == k  # and end on the budget
     counts = [int(weight.count_nonzero()) for weight in weights.values()]
-    constrained.before_step(0.5)
-    assert constrained.search is None
-    constrained.project(0.6)
+    assert support.searching
+    support.before_step(Moment(40, 80))
+    assert not support.searching
+    support.after_step(Moment(47, 80))
     assert [int(weight.count_nonzero()) for weight in weights.values()] == counts
 
 

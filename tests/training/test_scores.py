@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from atmc_search.compress import GlobalL0
-from atmc_search.tasks.atmc.spec import CompressSpec
-from atmc_search.training import Constrained, ScoreSearch, first_scores, largest_of_all, largest_of_each
+from atmc_search.training import ScoreSearch, first_scores, largest_of_all, largest_of_each
+from atmc_search.training.parts import Moment, Scored
 
 
 def test_first_scores_are_the_weights_on_the_scale_of_the_fan_in() -> None:
@@ -36,10 +36,9 @@ def test_scores_move_as_sgd_moves_a_mask_of_the_frozen_weights_and_then_the_weig
     layer = nn.Linear(6, 4, bias=False)
     start = layer.weight.detach().clone()
     weights = {"weight": layer.weight}
-    settings = CompressSpec(keep=0.25, pruning="hydra", bits=32)
     search = ScoreSearch.of(weights, largest_of_all(GlobalL0(6)), share=0.5, lr=0.3, momentum=0.9)
-    constrained = Constrained(weights, GlobalL0(6), None, settings, search=search)
-    constrained.project(0.0)
+    support = Scored(weights, search, GlobalL0(6))
+    support.begin()
     optimizer = torch.optim.SGD([layer.weight], lr=0.1, momentum=0.9, weight_decay=0.1)
     scores = nn.Parameter(first_scores(start))
     reference = torch.optim.SGD([scores], lr=0.3, momentum=0.9)
@@ -54,9 +53,9 @@ def test_scores_move_as_sgd_moves_a_mask_of_the_frozen_weights_and_then_the_weig
             assert torch.equal(layer.weight, start * kept)
         optimizer.zero_grad()
         nn.functional.mse_loss(layer(x), y).backward()
-        constrained.before_step(step / 20)
+        support.before_step(Moment(step, 20))
         optimizer.step()
-        constrained.after_step(step, (step + 1) / 20)
+        support.after_step(Moment(step, 20))
         if step < 10:
             reference.zero_grad()
             scores.abs().backward(mask.grad)

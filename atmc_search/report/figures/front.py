@@ -97,9 +97,12 @@ def _heading(data: FrontData) -> str:
 
 def _subheading(data: FrontData) -> str:
     parts = [f"{data.trials:,} measured trials, {data.front:,} on the front"]
-    if any(point.low is not None for panel in data.panels for point in panel.points):
-        images = f", n = {data.samples}" if data.samples else ""
-        parts.append(f"bars: 95 % intervals (Wilson{images})")
+    barred = [panel.column for panel in data.panels if any(point.low is not None for point in panel.points)]
+    if barred:
+        # Of shares, intervals are Wilson's; of all else, only the task knows whose they are.
+        wilson = "Wilson" if all(column.unit == "share" for column in barred) else ""
+        how = ", ".join(filter(None, (wilson, f"n = {data.samples}" if data.samples else "")))
+        parts.append("bars: 95 % intervals" + (f" ({how})" if how else ""))
     return " · ".join(parts)
 
 

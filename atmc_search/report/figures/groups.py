@@ -14,6 +14,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from atmc_search.errors import printable
 from atmc_search.report.figures.style import FRONT, OTHER, QUIET, TEXT
 from atmc_search.report.front import NOT_SET, FrontData
 from atmc_search.report.labels import capitalised
@@ -101,7 +102,7 @@ def draw_groups(figure: Figure, data: FrontData, x: float, top: float, height: f
         marker.set(markersize=math.sqrt(38 * look.area), markeredgewidth=0)
         figure.add_artist(marker)
         shade = TEXT if front else QUIET
-        text(left + 0.25, y, group, shade)
+        text(left + 0.25, y, printable(group), shade)
         text(left + width, y, f"{front:,}/{measured:,}", shade, ha="right")
 
 

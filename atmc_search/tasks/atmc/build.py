@@ -12,7 +12,9 @@ from atmc_search.attacks import build_attack
 from atmc_search.data import DeviceData, Splits, augment
 from atmc_search.errors import SpecError
 from atmc_search.measure import Measurement, measure
+from atmc_search.models import placed
 from atmc_search.tasks.atmc.spec import AtmcSpec
+from atmc_search.tasks.base import Start
 
 
 def architecture_of(spec: AtmcSpec, data: Splits) -> Architecture:
@@ -58,3 +60,10 @@ def measured_as_asked(spec: AtmcSpec, model: nn.Module, data: DeviceData) -> Mea
         batch_size=spec.evaluate.batch_size,
         seed=spec.evaluate.seed,
     )
+
+
+def dense_model(architecture: Architecture, start: Start, device: torch.device) -> nn.Module:
+    """The dense start, in eval mode."""
+    model = architecture.build()
+    model.load_state_dict(dict(start.tensors))
+    return placed(model, device).eval()

@@ -11,21 +11,22 @@ and in a measured epoch as many as it takes to come within 2 % below the budget,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from atmc_search.compress import Codebook, Weights
-from atmc_search.data import DeviceData
 from atmc_search.errors import TrialFailed
 from atmc_search.tasks.atmc.byte_choice import choice, estimated, real_per_estimated
 from atmc_search.tasks.atmc.byte_cliff import beside_a_cliff
-from atmc_search.tasks.atmc.byte_files import Bits, ByteFiles
+from atmc_search.tasks.atmc.byte_files import Bits, ByteFiles, CodeBits
 from atmc_search.tasks.atmc.deploy import Deployed, Deployer
 from atmc_search.tasks.atmc.fitting import Fit, largest_within
-from atmc_search.training import Constrained
+from atmc_search.tasks.atmc.packer import Packer
+from atmc_search.training import AttackedBatches
+from atmc_search.training.parts import Codes, Part, Projected
+from atmc_search.training.state import State
 
 _MARGIN = 0.02
 """What files of the weights in training are over the budget, so that there is always something to trim."""
@@ -36,30 +37,35 @@ _FIGURES_BYTES = 8
 """What the measured figures may add to a header that holds others of as many digits."""
 
 
-@dataclass
-class ByteBudget:
-    """Keeps a trial's constraints at what its bytes pay for.
+@dataclass(eq=False)
+class ByteBudget(Packer, Part):
+    """Keeps a trial's constraints at what its bytes pay for, and packs its files within them.
 
     Attributes:
         deployer: makes files.
-        constrained: what binds the weights; its ℓ0 budget follows.
+        support: of the weights; its ℓ0 budget follows.
+        codes: of the weights.
+        code_bits: of their codebooks, and of files; chosen here.
+        batches: gives training batches, attacked as training attacks now.
         k: the ℓ0 budget of training.
-        bits: of the codebooks, of all tensors or by name.
         width: the same, of all tensors, as chosen on dense weights; None before.
         scale: real bytes per estimated byte, of the last file.
         least_bytes: of a file without weights.
     """
 
+    name: ClassVar[str] = "bytes"
     deployer: Deployer
-    constrained: Constrained
+    support: Projected
+    codes: Codes
+    code_bits: CodeBits
+    batches: Callable[[], AttackedBatches]
     k: int = 0
-    bits: Bits = 4
     width: int | None = None
     scale: float = 1.0
     least_bytes: int = 0
 
     def __post_init__(self) -> None:
-        self.files = ByteFiles(self.deployer, self.constrained)
+        self.files = ByteFiles(self.deployer, self.support, self.codes, self.code_bits)
 
     @property
     def budget(self) -> int:
@@ -72,9 +78,10 @@ class ByteBudget:
         assert asked is not None
         return asked
 
-    def codebook(self, weights: Weights) -> Codebook:
-        """The codebook constraint, with the bits that were chosen, for any weights."""
-        return self.files.codebook(self.bits)
+    @property
+    def bits(self) -> Bits:
+        """Of the codebooks, of all tensors or by name."""
+        return self.code_bits.bits
 
     def start(self) -> None:
         """Chooses bits and k for the weights before training.
@@ -105,7 +112,7 @@ class ByteBudget:
             held = self.files.held
             self._hold(held, self.least_bytes + self.scale * estimated(self.files, held, self.bits))
 
-    def deploy(self, train: DeviceData, progress: float) -> Deployed:
+    def pack(self, progress: float) -> Deployed:
         """The file within the budget, as large as it can be, of the weights as they are; training's k follows.
 
         Raises:
@@ -113,7 +120,8 @@ class ByteBudget:
         """
         if self._open(progress):
             self._choose()
-        fit, best = self._fit(train, self.bits)
+        batches = self.batches()
+        fit, best = self._fit(batches, self.bits)
         if fit is None or best is None:
             size = len(self.files.made(1, self.bits).artifact)
             raise TrialFailed(
@@ -128,10 +136,10 @@ class ByteBudget:
                 fit.k,
                 self.bits,
                 files=self.files,
-                fit=lambda width: self._fit(train, width),
+                fit=lambda width: self._fit(batches, width),
                 close=self._close,
                 budget=self.budget,
-                train=train,
+                batches=batches,
             )
         if progress >= 1 and not self._close(len(best.artifact)):
             raise TrialFailed(
@@ -140,35 +148,33 @@ class ByteBudget:
             )
         return best
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What a checkpoint holds of it."""
+    def state(self) -> State:
         bits = self.bits if isinstance(self.bits, int) else dict(self.bits)
         return {}, {"k": self.k, "bits": bits, "scale": self.scale}
 
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Goes on from `state`."""
-        self.bits, self.scale = facts["bits"], facts["scale"]
+        self.code_bits.bits, self.scale = facts["bits"], facts["scale"]
         self._set(facts["k"])
 
     def _open(self, progress: float) -> bool:
         """Whether bits are still to be chosen: while a schedule holds more weights than k, without codebooks yet."""
-        schedule, codes = self.constrained.schedule, self.constrained.codes
-        return codes is None and schedule is not None and progress < schedule.end
+        schedule = self.support.schedule
+        return self.codes.codebook is None and schedule is not None and progress < schedule.end
 
     def _choose(self) -> None:
         found = choice(self.files, self.budget, self.least_bytes, self.width)
-        self.width, self.bits, self.scale = found.width, found.bits, found.scale
+        self.width, self.code_bits.bits, self.scale = found.width, found.bits, found.scale
         self._hold(found.k, found.size)
 
     def _close(self, size: int) -> bool:
         return _CLOSE * self._asked <= size <= self.budget
 
-    def _fit(self, train: DeviceData, bits: Bits) -> tuple[Fit | None, Deployed | None]:
+    def _fit(self, batches: AttackedBatches, bits: Bits) -> tuple[Fit | None, Deployed | None]:
         """The largest k within the budget, and its file: as it ships, since statistics of batch norm take bytes too."""
         made: dict[int, Deployed] = {}
 
         def size(k: int) -> int:
-            made[k] = self.files.made(k, bits, train)
+            made[k] = self.files.made(k, bits, batches)
             return len(made[k].artifact)
 
         aim = (1 - _SLACK / 2) * self.budget - self.least_bytes
@@ -184,6 +190,4 @@ class ByteBudget:
 
     def _set(self, k: int) -> None:
         self.k = min(max(1, k), self.files.entries)
-        self.constrained.pruning = self.constrained.budget(self.k)
-        if self.constrained.schedule is not None:
-            self.constrained.schedule = replace(self.constrained.schedule, k=self.k)
+        self.support.resize(self.k)

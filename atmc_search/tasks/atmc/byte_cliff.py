@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from atmc_search.data import DeviceData
 from atmc_search.tasks.atmc.byte_files import Bits, ByteFiles
 from atmc_search.tasks.atmc.deploy import Deployed
 from atmc_search.tasks.atmc.fitting import Fit
+from atmc_search.training import AttackedBatches
 
 _MOST_BITS = 8
 _MOST_FILLS = 24
@@ -22,7 +22,7 @@ def beside_a_cliff(
     fit: Callable[[int], tuple[Fit | None, Deployed | None]],
     close: Callable[[int], bool],
     budget: int,
-    train: DeviceData,
+    batches: AttackedBatches,
 ) -> Deployed:
     """The file where no k comes close.
 
@@ -36,7 +36,7 @@ def beside_a_cliff(
         fit: seeks a k at so many bits, with its file.
         close: whether a size is what is sought.
         budget: the most bytes.
-        train: training images.
+        batches: training images, attacked as in training.
     """
     if isinstance(bits, int):
         for width in range(bits - 1, 0, -1):
@@ -53,7 +53,7 @@ def beside_a_cliff(
         if not left or close(len(best.artifact)):
             break
         left -= 1
-        made = files.made(k, widths | {name: width}, train)
+        made = files.made(k, widths | {name: width}, batches)
         if len(best.artifact) < len(made.artifact) <= budget:
             best, widths = made, widths | {name: width}
     return best

@@ -10,12 +10,35 @@ from torch import Tensor
 
 from atmc_search.artifact import mixed_bits
 from atmc_search.compress import Codebook, Weights
-from atmc_search.data import DeviceData
 from atmc_search.tasks.atmc.deploy import Deployed, Deployer
-from atmc_search.training import Constrained
+from atmc_search.training import AttackedBatches
+from atmc_search.training.parts import Codes, Projected
 
 Bits = int | Mapping[str, int]
 """Of the codebooks of all tensors, or by name."""
+
+
+@dataclass
+class CodeBits:
+    """The bits of a trial's codebooks, which a budget of bytes chooses anew as training goes.
+
+    Attributes:
+        seed: of the codebooks.
+        price: of their codes.
+        bits: as chosen last.
+    """
+
+    seed: int
+    price: float
+    bits: Bits = 4
+
+    def codebook(self, weights: Weights) -> Codebook:
+        """The codebook constraint of the bits chosen, for any weights."""
+        return self.of(self.bits)
+
+    def of(self, bits: Bits) -> Codebook:
+        """The codebook constraint of so many bits."""
+        return Codebook(bits, seed=self.seed, price=self.price)
 
 
 @dataclass
@@ -24,30 +47,28 @@ class ByteFiles:
 
     Attributes:
         deployer: makes files.
-        constrained: what binds the weights.
+        support: the weights, and their budget of non-zeros.
+        codes: their codebooks.
+        code_bits: makes other codebooks.
         packed: files made so far, which take most of the time.
     """
 
     deployer: Deployer
-    constrained: Constrained
+    support: Projected
+    codes: Codes
+    code_bits: CodeBits
     packed: int = 0
 
-    def made(self, k: int, bits: Bits, train: DeviceData | None = None) -> Deployed:
-        """The file of the k weights that the budget chooses; without `train`, statistics stay those of training."""
+    def made(self, k: int, bits: Bits, batches: AttackedBatches | None = None) -> Deployed:
+        """The file of the k weights that the budget chooses; without `batches`, statistics stay those of training."""
         self.packed += 1
-        codes = self.constrained.codes
-        codebook = self.codebook(bits)
         weights, others = self.deployer.live(self.chosen(k))
-        return self.deployer.on(codebook, weights, others, codes.centres if codes else {}, train)
-
-    def codebook(self, bits: Bits) -> Codebook:
-        """The codebook constraint of so many bits."""
-        return Codebook(bits, seed=self.deployer.spec.seed, price=self.deployer.spec.compress.code_price)
+        return self.deployer.on(self.code_bits.of(bits), weights, others, self.codes.centres, batches)
 
     @torch.no_grad()
     def chosen(self, k: int) -> dict[str, Tensor]:
         """The k weights, zeros for the others."""
-        return self.constrained.budget(k).project(self.constrained.weights, None)[0]
+        return self.support.budget(k).project(self.weights, None)[0]
 
     def mixed(self, k: int, uniform: int) -> Bits:
         """Bits by tensor for the bytes of `uniform` bits at k weights (`mixed_bits`)."""
@@ -66,7 +87,7 @@ class ByteFiles:
     @property
     def weights(self) -> Weights:
         """As they are."""
-        return self.constrained.weights
+        return self.support.weights
 
     @property
     def held(self) -> int:

@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, nn
 
 from atmc_search.artifact import encoded_bytes, mixed_bits
-from atmc_search.channels import Living
+from atmc_search.channels import EffectiveEntries
 from atmc_search.compress import (
     Codebook,
     Constraint,
     CubicSchedule,
     FactorisedLayer,
-    FixedSupport,
     GlobalL0,
     GrowSchedule,
     LampBudget,
@@ -85,8 +84,8 @@ def budget_of(
         budget = functools.partial(RateBudget, code_bits=4 if unknown else settings.bits)
     if settings.count == "all":
         return budget
-    living = Living.of(model, input_shape)
-    return lambda k: LiveBudget(budget(k), living)
+    effective = EffectiveEntries.of(model, input_shape)
+    return lambda k: LiveBudget(budget(k), effective)
 
 
 def layer_names(layers: Sequence[FactorisedLayer]) -> dict[str, str]:
@@ -94,28 +93,8 @@ def layer_names(layers: Sequence[FactorisedLayer]) -> dict[str, str]:
     return {name: layer.weight for layer in layers for name in layer.factor_shapes}
 
 
-def pruning_of(
-    settings: CompressSpec, weights: Weights, dense_weights: int, budget_of_k: Callable[[int], Constraint[None]]
-) -> Constraint[None] | None:
-    """What the weights are projected onto after every step; None where nothing is pruned.
-
-    Args:
-        settings: of the trial.
-        weights: as training starts, dense; a support that is fixed before training is that of their largest.
-        dense_weights: of the plain model.
-        budget_of_k: projects onto so many non-zeros (`budget_of`).
-    """
-    if settings.pruning == "none":
-        return None
-    budget = budget_of_k(l0_budget(settings, dense_weights))
-    if settings.pruning == "projected" or settings.scored:
-        return budget
-    pruned, _ = budget.project(weights, None)
-    return FixedSupport.of(pruned)
-
-
-def search_of(spec: AtmcSpec, weights: Weights, budget: Constraint[None] | None, k: int) -> ScoreSearch | None:
-    """The search for a support by scores, from the dense weights; None where there is none.
+def search_of(spec: AtmcSpec, weights: Weights, budget: Constraint[None], k: int) -> ScoreSearch:
+    """The search for a support by scores, from the dense weights.
 
     Args:
         spec: of the trial.
@@ -123,9 +102,6 @@ def search_of(spec: AtmcSpec, weights: Weights, budget: Constraint[None] | None,
         budget: projects onto k non-zeros.
         k: the ℓ0 budget.
     """
-    if not spec.compress.scored:
-        return None
-    assert budget is not None
     settings, quotas = spec.compress.scores, None
     if spec.compress.pruning == "harp":
         of = spec.compress.quotas
@@ -138,7 +114,7 @@ def search_of(spec: AtmcSpec, weights: Weights, budget: Constraint[None] | None,
 
 
 def schedule_of(settings: CompressSpec, weights: Weights, dense_weights: int) -> CubicSchedule | None:
-    """The schedule of the ℓ0 budget; None where it is the same in all of training. Arguments as of `pruning_of`."""
+    """The schedule of the ℓ0 budget for these weights; None where it is the same in all of training."""
     if settings.schedule is None or settings.schedule.name != "cubic":
         return None
     return CubicSchedule(

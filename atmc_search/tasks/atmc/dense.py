@@ -21,7 +21,7 @@ from atmc_search.tasks.atmc.data import AtmcData
 from atmc_search.tasks.atmc.model_facts import dense_bytes
 from atmc_search.tasks.atmc.spec import AtmcSpec
 from atmc_search.tasks.base import Report, Start
-from atmc_search.training import Guard, Selection, build_loss, make_optimizer, train_epoch
+from atmc_search.training import Guard, Selection, Step, build_loss, make_optimizer, train_epoch
 
 _IMAGES = 500
 _STEPS = 10
@@ -95,20 +95,11 @@ def dense_start(spec: AtmcSpec, data: AtmcData, *, device: str, report: Report) 
     guard = Guard(train, attack, spec.dense.trained_against(spec.threat), spec.dense.seed)
     good = _copied(model, optimizer)
     selection = DenseSelection(spec, data, place) if spec.dense.select == "best" and spec.dense.epochs else None
+    threat = spec.dense.trained_against(spec.threat)
+    step = Step(model, optimizer, spec.dense, attack, threat, loss, augment=augmentation_of(spec))
     for epoch in range(spec.dense.epochs):
-        stats = train_epoch(
-            model,
-            train,
-            optimizer,
-            stage=spec.dense,
-            epoch=epoch,
-            seed=spec.dense.seed,
-            label="dense",
-            attack=guard.training,
-            threat=spec.dense.trained_against(spec.threat),
-            loss=loss,
-            augment=augmentation_of(spec),
-        )
+        step.attack = guard.training
+        stats = train_epoch(step, train, epoch=epoch, seed=spec.dense.seed, label="dense")
         row: dict[str, Any] = {"epoch": epoch + 1, "epochs": spec.dense.epochs, "loss": stats.loss}
         if spec.dense.guard:
             if guard.collapsed(model, epoch + 1):

@@ -1,9 +1,9 @@
 """The last projection: what is deployed of the weights that training ends with.
 
 θ, already within the ℓ0 budget, keeps its support; on it, every tensor's values move to the nearest of at most 2^b
-centres (METHOD 1: the quantised copy masked by θ's support, re-quantised on the non-zeros; the original's quantised
-copy was not bound by k). Codebooks, biases and norm parameters are rounded to fp16 when asked, *before* anything is
-measured, so that the file holds exactly the model whose figures are reported.
+centres: the quantised copy of Gui et al. (arXiv 1902.03538, section 3.3) masked by θ's support, and quantised again on
+the non-zeros. In their code the quantised copy was not bound by k. Codebooks, biases and norm parameters are rounded to
+fp16 when asked, *before* anything is measured, so that the file holds exactly the model whose figures are reported.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from atmc_search.artifact import (
     smallest_forms,
 )
 from atmc_search.artifact.model import other_tensors
-from atmc_search.attacks import Attack
 from atmc_search.compress import Codebook, FactorisedLayer, Weights, half_precision, requantised
-from atmc_search.data import DeviceData
 from atmc_search.errors import TrialFailed
 from atmc_search.models import placed
 from atmc_search.tasks.atmc.constraints import codebook_for
@@ -60,7 +58,6 @@ class Deployer:
         layers: its compressed layers.
         architecture: how to build the plain model.
         spec: of the trial.
-        attack: of its training.
         meta: facts that travel in the artifact.
     """
 
@@ -68,7 +65,6 @@ class Deployer:
     layers: Sequence[FactorisedLayer]
     architecture: Architecture
     spec: AtmcSpec
-    attack: Attack
     meta: Mapping[str, Any]
 
     def codebook(
@@ -84,13 +80,13 @@ class Deployer:
             weights, self.layers, settings, overhead_bytes=overhead, centres=centres, seed=self.spec.seed
         )
 
-    def deploy(self, weights: Weights, centres: Mapping[str, Tensor], train: DeviceData) -> Deployed:
+    def deploy(self, weights: Weights, centres: Mapping[str, Tensor], batches: AttackedBatches) -> Deployed:
         """Projects, packs and accounts.
 
         Args:
             weights: within the ℓ0 budget.
             centres: ADMM's, empty where it has not set in.
-            train: training images, for batch norm statistics.
+            batches: training images, attacked as in training, for batch norm statistics.
 
         Raises:
             TrialFailed: the file is over `budget_bytes`.
@@ -101,7 +97,7 @@ class Deployer:
             codebook = None
             if settings.bits < 32:
                 codebook = self.codebook(weights, centres=centres, spare_bytes=spare)
-            deployed = self.on(codebook, weights, others, centres, train)
+            deployed = self.on(codebook, weights, others, centres, batches)
             artifact = deployed.artifact
             excess = 0 if settings.budget_bytes is None else len(artifact) + FIGURES_BYTES - settings.budget_bytes
             if excess <= 0:
@@ -119,10 +115,10 @@ class Deployer:
         weights: Weights,
         others: Mapping[str, Tensor],
         centres: Mapping[str, Tensor],
-        train: DeviceData | None,
+        batches: AttackedBatches | None,
     ) -> Deployed:
-        """`live` weights and other tensors on a codebook, packed; without `train`, statistics stay as they are."""
-        compressed, anew = self._compressed(weights, others, centres, codebook, train)
+        """`live` weights and other tensors on a codebook, packed; without `batches`, statistics stay as they are."""
+        compressed, anew = self._compressed(weights, others, centres, codebook, batches)
         sizes = account(compressed, codebook.bits if codebook else 32)
         return Deployed(annotated(pack(compressed), {"bits": _brief(sizes.bits_per_tensor)}), sizes, anew)
 
@@ -142,18 +138,15 @@ class Deployer:
         others: Mapping[str, Tensor],
         centres: Mapping[str, Tensor],
         codebook: Codebook | None,
-        train: DeviceData | None,
+        batches: AttackedBatches | None,
     ) -> tuple[CompressedModel, bool]:
         """The model as deployed, and whether its batch norm statistics were gathered anew."""
         settings = self.spec.compress
         projected, other = deployable(weights, others, codebook, centres, settings.floats)
         compressed = smallest_forms(folded(self._whole(projected, other)))
-        if train is None or settings.batch_norm == "kept" or not has_running_statistics(self.model):
+        if batches is None or settings.batch_norm == "kept" or not has_running_statistics(self.model):
             return compressed, False
-        device = train.labels.device
-        stage = self.spec.train
-        threat = stage.trained_against(self.spec.threat)
-        batches = AttackedBatches(train, self.attack, threat, stage.batch_size, self.spec.seed)
+        device = batches.data.labels.device
         kept = placed(compressed.materialise(), device)
         fitted = reestimated(kept, batches, _STATISTICS_BATCHES).state_dict()
         anew = {name: fitted[name].cpu() for name in others}

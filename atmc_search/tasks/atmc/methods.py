@@ -199,14 +199,12 @@ def as_method_says(trial: Mapping[str, Any]) -> dict[str, Any]:
 
 def _set_one_size(filled: dict[str, Any], method: Method) -> None:
     """Of keep and budget_bytes, a template of many methods may have both: keep goes first where one sets the size."""
-    budget, keep = (value_at(filled, f"compress.{name}") for name in ("budget_bytes", "keep"))
-    if budget is None or "compress.keep" in method.fixes:
+    budget, keep, target = (value_at(filled, f"compress.{name}") for name in ("budget_bytes", "keep", "target"))
+    if "compress.keep" in method.fixes:
         return
-    if keep is not None and method.one_size:
+    if keep is not None and budget is not None and method.one_size:
         set_at(filled, "compress.budget_bytes", None)
-    if keep is None and "compress.budget_bytes" in method.fixes:
+    if keep is None and target is None and "compress.budget_bytes" in method.fixes:
         able = ", ".join(name for name, other in METHODS.items() if "compress.budget_bytes" not in other.fixes)
-        raise SpecError(
-            f"trial.compress.budget_bytes = {written(budget)}: method {filled['method']} takes its size from keep; "
-            f"give keep, or use one of {able}"
-        )
+        given = "trial.compress.keep: missing" if budget is None else f"trial.compress.budget_bytes = {written(budget)}"
+        raise SpecError(f"{given}: method {filled['method']} takes its size from keep; give keep, or use one of {able}")

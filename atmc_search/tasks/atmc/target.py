@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from atmc_search.tasks.atmc.spec import TargetSpec
-from atmc_search.training import Constrained
+from atmc_search.training.parts import Part, Projected
+from atmc_search.training.state import State
 
 _ETA = 8.0
 _SMOOTHING = 0.5
@@ -27,13 +28,13 @@ _MOST_STEP = 1.0
 """Most that log k moves in an epoch."""
 
 
-@dataclass
-class TargetControl:
+@dataclass(eq=False)
+class TargetControl(Part):
     """Drives the ℓ0 budget of a trial to what a target needs, and remembers the smallest file that holds it.
 
     Attributes:
         spec: the target.
-        constrained: what binds the weights; its ℓ0 budget follows.
+        support: of the weights; its ℓ0 budget follows.
         dense_weights: of the plain model.
         least: the fewest non-zeros.
         log_k: log of the ℓ0 budget.
@@ -43,8 +44,9 @@ class TargetControl:
         metrics: its figures.
     """
 
+    name: ClassVar[str] = "target"
     spec: TargetSpec
-    constrained: Constrained
+    support: Projected
     dense_weights: int
     least: int
     log_k: float = 0.0
@@ -83,25 +85,20 @@ class TargetControl:
             self.artifact, self.metrics = artifact, figures
         return figures
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What a checkpoint holds of it."""
+    def state(self) -> State:
         numbers = {"log_k": self.log_k, "violation": self.violation, "offset": self.offset, "metrics": self.metrics}
         return {"artifact": torch.frombuffer(bytearray(self.artifact or b"\0"), dtype=torch.uint8)}, numbers
 
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Goes on from `state`."""
         self.artifact = tensors["artifact"].cpu().numpy().tobytes()
         self.log_k, self.violation = facts["log_k"], facts["violation"]
         self.offset, self.metrics = facts["offset"], dict(facts["metrics"])
         self._set()
 
     def _set(self) -> None:
-        entries = sum(weight.numel() for weight in self.constrained.weights.values())
+        entries = sum(weight.numel() for weight in self.support.weights.values())
         self.log_k = min(max(self.log_k, math.log(self.least)), math.log(min(entries, self.dense_weights)))
-        k = round(math.exp(self.log_k))
-        self.constrained.pruning = self.constrained.budget(k)
-        if self.constrained.schedule is not None:
-            self.constrained.schedule = replace(self.constrained.schedule, k=k)
+        self.support.resize(round(math.exp(self.log_k)))
 
 
 def _rank(figures: Mapping[str, Any]) -> tuple[float, int]:

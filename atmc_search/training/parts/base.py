@@ -81,7 +81,7 @@ class Part(ABC):
         return {}, {}
 
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Goes on from what `state` gave, after the model has loaded its weights. The tensors are the part's to keep."""
+        """Goes on from what `state` gave. The model has loaded its weights. The tensors are the part's to keep."""
 
     def catch_up(self, progress: float) -> None:
         """Follows `load` where the loaded state is of an earlier time and training goes on at `progress` all the same.

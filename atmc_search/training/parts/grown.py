@@ -23,9 +23,7 @@ class Grown(Support):
 
     name: ClassVar[str] = "grown"
 
-    def __init__(
-        self, weights: Mapping[str, nn.Parameter], allowed: Constraint[None], schedule: GrowSchedule
-    ) -> None:
+    def __init__(self, weights: Mapping[str, nn.Parameter], allowed: Constraint[None], schedule: GrowSchedule) -> None:
         self.weights = weights
         self.allowed = allowed
         self.schedule = schedule

@@ -25,9 +25,7 @@ class Scored(Support):
 
     name: ClassVar[str] = "scored"
 
-    def __init__(
-        self, weights: Mapping[str, nn.Parameter], search: ScoreSearch, allowed: Constraint[None]
-    ) -> None:
+    def __init__(self, weights: Mapping[str, nn.Parameter], search: ScoreSearch, allowed: Constraint[None]) -> None:
         self.weights = weights
         self.search = search
         self.allowed = allowed

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from stages import plain_stage
+from stages import plain_stage, step_of, train
 from torch import nn
 
 from atmc_search.attacks import PGD, ThreatModel, perturb
@@ -12,7 +12,7 @@ from atmc_search.data import DeviceData
 from atmc_search.errors import SpecError
 from atmc_search.models import build_model
 from atmc_search.spec import Component
-from atmc_search.training import build_loss, make_optimizer, seeded, train_epoch
+from atmc_search.training import build_loss, make_optimizer, seeded
 from atmc_search.training.losses import CrossEntropy, Loss, Trades
 
 THREAT = ThreatModel(eps=0.1)
@@ -71,9 +71,7 @@ def test_an_epoch_of_trades_is_the_authors_loop(tiny_splits):
     model = fresh()
     reference = copy.deepcopy(model)
     kl = nn.KLDivLoss(reduction="sum")
-    options = {"stage": stage, "epoch": 0, "seed": 0, "label": "train", "threat": THREAT}
-    optimizer = make_optimizer(model, stage)
-    stats = train_epoch(model, data, optimizer, attack=PGD(steps=3), loss=Trades(beta=4.0), **options)
+    (stats,) = train(step_of(model, stage, PGD(steps=3), THREAT, loss=Trades(beta=4.0)), data)
     optimizer, total = make_optimizer(reference, stage), 0.0
     with seeded(torch.device("cpu"), 0, "train", 0) as generator:
         for i, (x, y) in enumerate(data.batches(64, generator)):
@@ -107,15 +105,28 @@ def test_trades_keeps_predictions_closer_under_attack_than_clean_accuracy_alone(
 
     def moved(beta: float) -> float:
         model, stage = fresh("mlp", hidden=[32]), plain_stage(epochs=4, lr=0.05, batch_size=32)
-        optimizer = make_optimizer(model, stage)
-        for epoch in range(4):
-            options = {"stage": stage, "epoch": epoch, "seed": 0, "label": "train", "threat": THREAT}
-            train_epoch(model, data, optimizer, attack=PGD(steps=3), loss=Trades(beta=beta), **options)
+        train(step_of(model, stage, PGD(steps=3), THREAT, loss=Trades(beta=beta)), data)
         x_adv = perturb(PGD(steps=10), model, x, y, THREAT, torch.Generator(), reference=Trades().reference)
         p, q = model(x).log_softmax(1), model(x_adv).log_softmax(1)
         return float(nn.functional.kl_div(q, p, reduction="batchmean", log_target=True))
 
     assert moved(6.0) < 0.5 * moved(0.0)
+
+
+# --- weights of examples
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), Trades(beta=3.0)], ids=["cross_entropy", "trades"])
+def test_with_weights_a_loss_is_the_weighted_mean_of_those_of_the_examples(loss):
+    model = fresh("mlp", hidden=[12])
+    x, x_adv, y = batch()
+    weights = torch.rand(16, generator=torch.Generator().manual_seed(1)) * (torch.arange(16) % 3 > 0)
+    each = torch.stack([loss(model, x[i : i + 1], x_adv[i : i + 1], y[i : i + 1])[0] for i in range(16)])
+    value, logits = loss(model, x, x_adv, y, weights)
+    assert torch.equal(logits, model(x_adv))
+    assert value.item() == pytest.approx(float((weights * each).sum() / weights.sum()), rel=1e-5)
+    alike = loss(model, x, x_adv, y, torch.full((16,), 0.3))[0]
+    assert alike.item() == pytest.approx(loss(model, x, x_adv, y)[0].item(), rel=1e-6)
 
 
 # --- names

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import PrivateAttr
-from stages import plain_stage
+from stages import plain_stage, step_of
+from stages import train as train_all
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,8 +18,7 @@ from atmc_search.attacks import Attack, NoAttack, ThreatModel
 from atmc_search.compress import Codebook, GlobalL0, constrained_weights, factorise, kmeans_with_zero
 from atmc_search.data import DeviceData
 from atmc_search.models import build_model
-from atmc_search.tasks.atmc.spec import CompressSpec
-from atmc_search.training import Constrained, fitted_centres, make_optimizer, on_centres, train_epoch
+from atmc_search.training.parts import Moment, Part, Projected, StraightThrough, fitted_centres, on_centres
 
 THREAT = ThreatModel(norm="linf", eps=0.05)
 
@@ -32,19 +33,17 @@ def fresh() -> nn.Module:
     return build_model("mlp", {"hidden": [6]}, input_shape=(1, 8, 8), classes=10, mean=mean, std=std, seed=0)
 
 
-def bound(model: nn.Module, k: int, factors: str = "none", **compress: Any) -> Constrained:
-    given = {"keep": 0.5, "codebook": "straight_through", "codebook_from": 0.0, "dual_every": 1} | compress
-    spec = CompressSpec.model_validate(given)
-    weights = constrained_weights(model, factorise(model, factors))  # type: ignore[arg-type]
-    codebook = (lambda weights: Codebook(spec.bits)) if spec.bits < 32 else None
-    return Constrained(weights, GlobalL0(k), codebook, spec)
+def bound(
+    model: nn.Module, k: int, factors: Any = "none", *, bits: int = 4, begin: float = 0.0, every: int = 1
+) -> tuple[Projected, StraightThrough]:
+    """A support of the k largest weights, and codes on it."""
+    support = Projected(constrained_weights(model, factorise(model, factors)), k)
+    return support, StraightThrough(support, lambda weights: Codebook(bits), begin=begin, every=every)
 
 
-def train(model: nn.Module, data: DeviceData, constrained: Constrained, attack: Attack | None = None) -> None:
+def train(model: nn.Module, data: DeviceData, parts: Sequence[Part], attack: Attack | None = None) -> None:
     stage = plain_stage(epochs=1, lr=0.1, batch_size=64, lr_schedule="constant")
-    optimizer = make_optimizer(model, stage)
-    kind = {"seed": 0, "label": "t", "attack": attack or NoAttack(), "threat": THREAT, "epoch": 0}
-    train_epoch(model, data, optimizer, stage=stage, constrained=constrained, **kind)  # type: ignore[arg-type]
+    train_all(step_of(model, stage, attack or NoAttack(), THREAT, parts=parts), data, label="t")
 
 
 @given(seed=st.integers(0, 999), clusters=st.integers(1, 9))
@@ -93,23 +92,23 @@ class Watching(Attack):
 @pytest.mark.parametrize("factors", ["none", "uvc", "uvc_plain"])
 def test_attacks_see_the_codebook_s_values_and_training_goes_on_from_the_latent_ones(images, factors):
     model = fresh()
-    constrained = bound(model, 200, factors, bits=2, codebook_from=0.5)
+    support, codes = bound(model, 200, factors, bits=2, begin=0.5)
     watching = Watching()
-    watching._weights = dict(constrained.weights)
-    train(model, images, constrained, watching)
+    watching._weights = dict(support.weights)
+    train(model, images, [support, codes], watching)
     assert all(max(counts) > 4 for counts in watching._seen[:2])
     assert all(max(counts) <= 4 for counts in watching._seen[2:])
     assert len(watching._seen) == 4
-    assert max(len(w[w != 0].unique()) for w in constrained.weights.values()) > 4
+    assert max(len(w[w != 0].unique()) for w in support.weights.values()) > 4
 
 
 def test_one_step_is_the_gradient_at_the_quantised_weights_applied_to_the_latent_ones(images):
     model = fresh()
-    constrained = bound(model, 150, bits=1)
-    constrained.project(0.0)
+    support, codes = bound(model, 150, bits=1)
+    support.begin()
     stage = plain_stage(epochs=1, lr=0.1, batch_size=len(images), lr_schedule="constant", weight_decay=0.0)
     quantised = copy.deepcopy(model)
-    expected = {name: w.detach().clone() for name, w in constrained.weights.items()}
+    expected = {name: w.detach().clone() for name, w in support.weights.items()}
     for layer in (m for m in quantised.modules() if isinstance(m, nn.Linear)):
         values = layer.weight.detach()
         centres = torch.from_numpy(kmeans_with_zero(values[values != 0].numpy(), 2, zero=False))
@@ -120,47 +119,43 @@ def test_one_step_is_the_gradient_at_the_quantised_weights_applied_to_the_latent
         if name in expected:
             expected[name] -= 0.1 * parameter.grad
     expected, _ = GlobalL0(150).project(expected, None)
-    optimizer = make_optimizer(model, stage)
-    train_epoch(
-        model, images, optimizer, stage=stage, epoch=0, seed=0, label="t", attack=NoAttack(), threat=THREAT,
-        constrained=constrained,
-    )  # fmt: skip
-    for name, weight in constrained.weights.items():
+    train_all(step_of(model, stage, NoAttack(), THREAT, parts=[support, codes]), images, label="t")
+    for name, weight in support.weights.items():
         assert torch.allclose(weight, expected[name], atol=1e-6)
 
 
 def test_with_a_centre_for_every_weight_training_is_that_without_a_codebook(images):
     states = []
-    for bits in (8, 32):
+    for count in (2, 1):
         model = fresh()
-        constrained = bound(model, 150, bits=bits)  # 150 weights, 256 centres
-        constrained.project(0.0)
-        train(model, images, constrained)
+        parts = bound(model, 150, bits=8)  # 150 weights, 256 centres
+        parts[0].begin()
+        train(model, images, parts[:count])
         states.append(model.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_centres_are_fitted_anew_every_few_steps_from_the_ones_before():
-    model = fresh()
-    constrained = bound(model, 400, bits=3, dual_every=2)
-    constrained.project(0.0)
+    support, codes = bound(fresh(), 400, bits=3, every=2)
+    support.begin()
     fits = []
     for step in range(4):
-        with constrained.as_seen(step / 4):
+        at = Moment(step, 4)
+        with codes.seen(at):
             pass
         with torch.no_grad():
-            for weight in constrained.weights.values():
+            for weight in support.weights.values():
                 weight.mul_(1.01)
-        before = constrained.codes
-        constrained.after_step(step, (step + 1) / 4)
-        after = constrained.codes
+        before = codes.fitted
+        support.after_step(at)
+        codes.after_step(at)
+        after = codes.fitted
         assert before is not None
         assert after is not None
         fits.append(after is not before)
         if fits[-1]:
-            for name, weight in constrained.weights.items():
+            for name, weight in support.weights.items():
                 values = weight.detach()[weight != 0].numpy()
                 warm = kmeans_with_zero(values, 8, warm=before.centres[name].numpy(), zero=False)
                 assert torch.equal(after.centres[name], torch.from_numpy(warm))
     assert fits == [False, True, False, True]
-    assert constrained.admm is None

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from atmc_search.training import WeightAverage
+from atmc_search.training.parts import Average, Moment
 
 
 def model_of(value: float) -> nn.Sequential:
@@ -23,10 +23,10 @@ def write(model: nn.Module, value: float) -> None:
 def test_the_average_is_the_weighted_sum_with_warmed_up_decays(decay):
     values = [1.0, 3.0, -2.0, 5.0, 0.5, 4.0]
     model = model_of(values[0])
-    average = WeightAverage(model, decay)
-    for value in values[1:]:
+    average = Average(model, decay)
+    for step, value in enumerate(values[1:]):
         write(model, value)
-        average.update()
+        average.after_step(Moment(step, 5))
     decays = [min(decay, (1 + t) / (10 + t)) for t in range(5)]
     weights = [torch.tensor(decays[t:]).prod() * (1 - decays[t - 1] if t else 1.0) for t in range(6)]
     expected = float(sum(w * v for w, v in zip(weights, values, strict=True)))
@@ -38,10 +38,10 @@ def test_the_average_is_the_weighted_sum_with_warmed_up_decays(decay):
 
 def test_the_model_holds_the_average_only_while_asked_to():
     model = model_of(1.0)
-    average = WeightAverage(model, 0.5)
+    average = Average(model, 0.5)
     write(model, 2.0)
-    average.update()  # 0.1 · 1 + 0.9 · 2
-    with average.in_place():
+    average.after_step(Moment(0, 1))  # 0.1 · 1 + 0.9 · 2
+    with average.final():
         assert torch.allclose(model[0].weight, torch.tensor(1.9))
         assert torch.allclose(model[1].running_mean, torch.tensor(1.9))
         assert int(model[1].num_batches_tracked) == 2
@@ -51,8 +51,8 @@ def test_the_model_holds_the_average_only_while_asked_to():
 
 def test_after_an_error_the_model_has_its_own_weights_again():
     model = model_of(1.0)
-    average = WeightAverage(model, 0.5)
+    average = Average(model, 0.5)
     write(model, 2.0)
-    with pytest.raises(KeyError), average.in_place():
+    with pytest.raises(KeyError), average.final():
         raise KeyError
     assert torch.equal(model[0].weight, torch.full((3, 2), 2.0))

@@ -1,7 +1,7 @@
 """Which weights can have an effect, given which are zero: the graph is traced once, and asked at every training step.
 
-Folding without its interval arithmetic, which costs ten times as much: a channel is constant where no weight but zeros
-reads what varies, and unread where no weight but zeros reads it. Missed is only what no zero shows, such as a ReLU of a
+Folding without its interval arithmetic, which costs ten times as much. A channel is constant if all its weights on
+varying inputs are 0; it is unused if all weights that read it are 0. What no zero shows is missed, such as a ReLU of a
 sum of non-positive terms.
 """
 
@@ -21,13 +21,13 @@ from atmc_search.channels.trace import Trace, traced
 
 
 @dataclass(frozen=True, eq=False)
-class Living:
-    """Says of each weight of a model whether it would have an effect between the channels that others keep alive.
+class EffectiveEntries:
+    """Tells for each weight of a model whether it would have an effect, given which of the others are zero.
 
     Attributes:
         model: whose biases and norm parameters count, as they are when asked.
         copied: the same on the CPU in eval mode, to try weights in.
-        trace: of `copied`; None if it cannot be had, and then every weight counts as living.
+        trace: of `copied`; None if it cannot be had, and then every weight counts as effective.
         operations: of its nodes.
     """
 
@@ -37,7 +37,7 @@ class Living:
     operations: Mapping[fx.Node, Operation]
 
     @classmethod
-    def of(cls, model: nn.Module, input_shape: tuple[int, int, int]) -> Living:
+    def of(cls, model: nn.Module, input_shape: tuple[int, int, int]) -> EffectiveEntries:
         """For a plain model (without parametrisations) on images of (channels, height, width)."""
         copied = copy.deepcopy(model).cpu().eval()
         trace = traced(copied, input_shape)
@@ -47,15 +47,15 @@ class Living:
 
     @torch.no_grad()
     def __call__(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The living entries, zero or not, in a model whose weights by these names are these.
+        """The effective entries, zero or not, in a model whose weights by these names are these.
 
         Returns:
-            by name, bool of the weight's shape on its device: true where the entry reads a channel that living weights
-            make vary with the image, and makes one that living weights read, or where this cannot be known.
+            by name, bool of the weight's shape on its device: true where the entry reads a channel that effective
+            weights make vary with the image, and makes one that effective weights read, or where this cannot be known.
         """
-        living = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+        effective = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
         if self.trace is None:
-            return living
+            return effective
         own = self.copied.state_dict()
         for name, tensor in self.model.state_dict().items():
             own[name].copy_(weights[name].view_as(tensor) if name in weights else tensor)
@@ -70,11 +70,11 @@ class Living:
             op = self.operations[node]
             assert isinstance(op, Affine)
             name = f"{op.name}.weight"
-            if name in living:
+            if name in effective:
                 outputs = read[node].view(op.groups, -1, 1, 1)
                 entries = (outputs & ~gone).expand(op.matrix(op.module.weight).shape)
-                living[name] = entries.reshape(weights[name].shape).to(weights[name].device)
-        return living
+                effective[name] = entries.reshape(weights[name].shape).to(weights[name].device)
+        return effective
 
     def _fold_constants(self) -> dict[fx.Node, Tensor]:
         """Of each layer, what is `foldable` in it; it is zeroed."""

@@ -18,7 +18,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from atmc_search.search.lost import every_loss_is_one_of_an_actor, failures, why_lost
+from atmc_search.search.worker_loss import every_loss_is_one_of_an_actor, failures, why_lost
 
 DIED = """Failure # 1 (occurred at 2026-01-01_00-00-00)
 The actor died because its node has died. Node Id: 12ab

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from atmc_search.channels import Living, folded
+from atmc_search.channels import EffectiveEntries, folded
 
 MODELS = ("lenet", "mlp", "small_cnn")
 
@@ -27,18 +27,18 @@ def test_what_folding_leaves_are_the_living_non_zeros(name: str) -> None:
     shape = MODELS_SMALL[name][0]
     model = damage(built(name), 0, share=0.3)
     given, left = weights_of(model), weights_of(folded(model, shape))
-    living = Living.of(model, shape)(given)
+    effective = EffectiveEntries.of(model, shape)(given)
     dead = 0
     for key, weight in given.items():
-        assert living[key].shape == weight.shape
+        assert effective[key].shape == weight.shape
         # Folding finds more dead where a ReLU's argument is never positive, which no zero shows.
-        assert not ((left[key] != 0) & ~living[key]).any(), key
-        dead += int(((weight != 0) & ~living[key]).sum())
-    kept = {key: weight.masked_fill(~living[key], 0) for key, weight in given.items()}
+        assert not ((left[key] != 0) & ~effective[key]).any(), key
+        dead += int(((weight != 0) & ~effective[key]).sum())
+    kept = {key: weight.masked_fill(~effective[key], 0) for key, weight in given.items()}
     most = sum(int((weight != 0).sum()) for weight in given.values())
     folded_away = most - sum(int((weight != 0).sum()) for weight in left.values())
     assert 0 < dead <= folded_away <= 1.2 * dead
-    assert all((Living.of(model, shape)(kept)[key] | (weight == 0)).all() for key, weight in kept.items())
+    assert all((EffectiveEntries.of(model, shape)(kept)[key] | (weight == 0)).all() for key, weight in kept.items())
 
 
 @drawn(st.integers(0, 10**6), st.sampled_from([0.1, 0.3, 0.6]), st.booleans())
@@ -63,8 +63,8 @@ def test_in_an_mlp_entries_live_between_units_on_a_path_from_image_to_logits(
         if all(matrix[o, i] for matrix, (i, o) in zip(matrices, pairwise(path), strict=True)):
             for units, unit in zip(on_path, path, strict=True):
                 units[unit] = True
-    living = Living.of(model, (1, 1, 3))(given)
-    for mask, (left, right) in zip(living.values(), pairwise(on_path), strict=True):
+    effective = EffectiveEntries.of(model, (1, 1, 3))(given)
+    for mask, (left, right) in zip(effective.values(), pairwise(on_path), strict=True):
         assert torch.equal(mask, torch.tensor(right)[:, None] & torch.tensor(left))
 
 
@@ -73,9 +73,9 @@ def test_biases_count_as_they_are_when_asked_and_the_model_is_left_alone() -> No
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 3, 3, padding=1), nn.Flatten(), nn.Linear(75, 2))
     given = weights_of(model)
     given["0.weight"][1] = 0
-    living = Living.of(model, (1, 5, 5))
+    effective = EffectiveEntries.of(model, (1, 5, 5))
     before = state(model)
-    with_bias = living(given)["1.weight"]
+    with_bias = effective(given)["1.weight"]
     border = torch.ones(3, 3, dtype=torch.bool)
     border[1, 1] = False  # the middle alone never reads padding, and its constant goes into the bias
     assert torch.equal(with_bias[:, 1], border.expand(3, 3, 3))
@@ -83,8 +83,8 @@ def test_biases_count_as_they_are_when_asked_and_the_model_is_left_alone() -> No
     assert all(torch.equal(tensor, before[key]) for key, tensor in state(model).items())
     with torch.no_grad():
         model[0].bias[1] = 0
-    assert not living(given)["1.weight"][:, 1].any()
-    assert living(given)["0.weight"].flatten().tolist() == [True, False]
+    assert not effective(given)["1.weight"][:, 1].any()
+    assert effective(given)["0.weight"].flatten().tolist() == [True, False]
 
 
 def test_a_model_without_a_graph_lives_whole() -> None:
@@ -96,5 +96,5 @@ def test_a_model_without_a_graph_lives_whole() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.layer(x.flatten(1)) if x.sum() > 0 else self.layer(x.flatten(1) + 1)
 
-    living = Living.of(Branching(), (3, 1, 1))({"layer.weight": torch.zeros(2, 3)})
-    assert living["layer.weight"].all()
+    effective = EffectiveEntries.of(Branching(), (3, 1, 1))({"layer.weight": torch.zeros(2, 3)})
+    assert effective["layer.weight"].all()
