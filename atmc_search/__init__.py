@@ -15,12 +15,10 @@ if TYPE_CHECKING:
     from atmc_search.errors import AtmcError
     from atmc_search.report.decision import Decision
     from atmc_search.spec import StudySpec, TrialSpec
-    from atmc_search.tasks.atmc.spec import AtmcSpec
     from atmc_search.version import __version__
 
 __all__ = [
     "AtmcError",
-    "AtmcSpec",
     "Decision",
     "StudySpec",
     "TrialSpec",
@@ -37,7 +35,6 @@ __all__ = [
 
 _HOMES = {
     "AtmcError": "errors",
-    "AtmcSpec": "tasks.atmc.spec",
     "StudySpec": "spec",
     "TrialSpec": "spec",
     "__version__": "version",

@@ -14,12 +14,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from comparing.against import gains
 from comparing.figure import draw
+from comparing.gains import gains
+from comparing.gains_figure import draw_gains
 from comparing.plan import jobs, load_comparison, settings_of
 from comparing.tables import frame, markdown
 from comparing.work import work
-from comparing.worth import draw_gains
 
 from atmc_search.errors import AtmcError
 

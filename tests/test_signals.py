@@ -43,7 +43,7 @@ def test_a_signal_before_the_sweep(module: str, number: signal.Signals, tmp_path
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stderr.strip()) == (128 + number, "stopped")
     reading = module == "sklearn.datasets"
-    assert ended.stdout == ("go on by the same command: atmc-search run spec.yaml\n" if reading else "")
+    assert ended.stdout == ("continue with the same command: atmc-search run spec.yaml\n" if reading else "")
     assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
 
 

@@ -17,6 +17,7 @@ from atmc_search.attacks.fgsm_rs import FGSMRS
 from atmc_search.attacks.none import NoAttack
 from atmc_search.attacks.pgd import PGD
 from atmc_search.attacks.threat import ThreatModel, checked_threat, clip, distance, random_start, require_pixel_units
+from atmc_search.attacks.words import attack_in_words
 from atmc_search.attacks.wrm import WRM
 from atmc_search.errors import SpecError, shown
 from atmc_search.registry import resolve, validated
@@ -46,6 +47,7 @@ __all__ = [
     "NoAttack",
     "Reference",
     "ThreatModel",
+    "attack_in_words",
     "build_attack",
     "checked_threat",
     "clip",

@@ -50,7 +50,7 @@ def front(run: Path, form: str | None) -> None:
 @click.option(
     "--min", "lower", multiple=True, metavar="METRIC=VALUE", help="A lower bound. May be repeated, for other metrics."
 )
-@click.option("--any", "unconstrained", is_flag=True, help="Trials outside the study's constraints too.")
+@click.option("--any", "unconstrained", is_flag=True, help="Ignore the study's constraints.")
 @click.option("--json", "as_json", is_flag=True, help="The chosen row as JSON (null when nothing fits).")
 def choose(
     run: Path, best: str, upper: tuple[str, ...], lower: tuple[str, ...], unconstrained: bool, as_json: bool

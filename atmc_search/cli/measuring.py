@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from atmc_search.results import Column
-    from atmc_search.tasks import Remeasured
+    from atmc_search.tasks import Remeasured, Task
     from atmc_search.tasks.stored import Stored
 
 _ATTACK = click.option(
@@ -32,13 +32,7 @@ _ATTACK = click.option(
 
 @click.command()
 @RUN
-@click.option(
-    "--split",
-    type=click.Choice(["test", "validation"]),
-    default="test",
-    show_default=True,
-    help="Images to measure on.",
-)
+@click.option("--split", metavar="NAME", help="Data to measure on: test or validation.  [default: test]")
 @click.option(
     "--trial", "numbers", type=int, multiple=True, help="Only this trial; may be repeated.  [default: the front]"
 )
@@ -52,7 +46,7 @@ _ATTACK = click.option(
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def verify(
     run: Path,
-    split: Literal["test", "validation"],
+    split: str | None,
     numbers: tuple[int, ...],
     attack: str | None,
     steps: int | None,
@@ -89,7 +83,7 @@ def verify(
                 stored.artifact,
                 stored.spec,
                 stored.data,
-                split=split,
+                split=_split_of(stored.task, split),
                 options=options,
                 start=stored.start,
                 device=device,
@@ -158,13 +152,7 @@ def _exact(value: float | None) -> str:
 @click.option("--eps", metavar="E,E,...", help="Radii.  [default: 0 to 4 times the study's]")
 @click.option("--steps", metavar="N,N,...", help="Numbers of steps, at the study's eps.  [default: 1,2,5,10,20,50]")
 @_ATTACK
-@click.option(
-    "--split",
-    type=click.Choice(["test", "validation"]),
-    default="test",
-    show_default=True,
-    help="Images to measure on.",
-)
+@click.option("--split", metavar="NAME", help="Data to measure on: test or validation.  [default: test]")
 @click.option("--device", default="cpu", show_default=True, help="Torch device.")
 @TRUST
 @click.option("--json", "as_json", is_flag=True, help="As JSON; draws only with --out.")
@@ -175,7 +163,7 @@ def curves(
     eps: str | None,
     steps: str | None,
     attack: str | None,
-    split: Literal["test", "validation"],
+    split: str | None,
     device: str,
     trust: bool,
     as_json: bool,
@@ -215,15 +203,22 @@ def curves(
         "attack": attack_component(attack, None, None),
     }
     options = {name: value for name, value in options.items() if value is not None}
-    rows = []
+    rows, measured_on = [], ""
     for stored in stored_artifacts(RunFolder.open(run), chosen, trust=trust):
         with _named(stored.path):
+            measured_on = _split_of(stored.task, split)
             found = stored.task.curves(
-                stored.artifact, stored.spec, stored.data, split=split, options=options, device=device, trust=trust
+                stored.artifact,
+                stored.spec,
+                stored.data,
+                split=measured_on,
+                options=options,
+                device=device,
+                trust=trust,
             )
         rows.append({"trial": stored.row["trial"], **found})
     if rows and picture is not None:
-        draw_curves(curve_data(rows, title=str(trials.attrs["name"]), split=split), picture)
+        draw_curves(curve_data(rows, title=str(trials.attrs["name"]), split=measured_on), picture)
     if as_json:
         echo(json.dumps(rows, indent=1))
         return
@@ -232,18 +227,27 @@ def curves(
     if not rows:
         echo("the front is empty: no trial was measured within the constraints")
         return
-    echo(f"robust accuracy and 95 % interval; n = {rows[0]['images']} {split} images; {_attack_of(rows)}")
+    echo(f"robust accuracy and 95 % interval; n = {rows[0]['images']} {measured_on} images; {_attack_of(rows)}")
     echo(f"wrote {picture}")
 
 
 def _attack_of(rows: Sequence[Mapping[str, Any]]) -> str:
     """The attack that gave these curves, in words."""
-    if len({json.dumps([row["attack"], row["norm"], row["eps"]]) for row in rows}) > 1:
-        return "each trial under its own attack"
-    settings = {key: value for key, value in rows[0]["attack"].items() if value is not None}
-    name = settings.pop("name")
-    words = ", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items())
-    return f"attack {name}{f' ({words})' if words else ''}, {rows[0]['norm']} eps {rows[0]['eps']:g}"
+    from atmc_search.attacks import attack_in_words
+
+    words = {attack_in_words(row["attack"], row["norm"], row["eps"]) for row in rows}
+    return words.pop() if len(words) == 1 else "each trial under its own attack"
+
+
+def _split_of(task: type[Task], split: str | None) -> str:
+    """The data to measure on that was asked for, or the task's own choice.
+
+    Raises:
+        AtmcError: the task has none of that name.
+    """
+    if split is not None and split not in task.splits:
+        raise AtmcError(f"--split {split}: the task measures on {' or '.join(task.splits)}; name one of these")
+    return split or task.splits[0]
 
 
 @contextmanager

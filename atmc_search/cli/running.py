@@ -60,7 +60,7 @@ def run(
     if check:
         _print_space(prepare(study))
         return
-    again = "go on by the same command: " + shlex.join(["atmc-search", *sys.argv[1:]])
+    again = "continue with the same command: " + shlex.join(["atmc-search", *sys.argv[1:]])
     try:
         result = run_study(
             study, runs=runs, address=address, cpus=cpus, retry_failed=retry_failed, console=Console(stderr=True)

@@ -69,6 +69,8 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, 
                 _default_text(field),
                 field.description or _COMPONENT,
             )
+            if section is not None:  # a component: fields that any of its kind has, beside the name
+                yield from (row for row in _rows(section, f"{prefix}{name}.") if not row[0].endswith(".name"))
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:

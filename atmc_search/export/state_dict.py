@@ -1,4 +1,4 @@
-"""PyTorch's own file of plain tensors, `torch.load(path, weights_only=True)`: for who has the architecture in code."""
+"""PyTorch's own file of plain tensors, `torch.load(path, weights_only=True)`, for users who have the model's code."""
 
 from __future__ import annotations
 

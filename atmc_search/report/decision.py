@@ -102,7 +102,7 @@ def _within(decision: Decision) -> str:
     asked = " and ".join(map(_bound, decision.bounds))
     kept = " and ".join(map(_bound, decision.constraints))
     if not kept:
-        return asked or "no bounds"
+        return asked or "(no bounds)"
     return f"{asked}{' and ' if asked else ''}the study's constraints ({kept})"
 
 

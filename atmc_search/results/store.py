@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -88,7 +89,7 @@ class RunFolder:
         return folder
 
     @contextmanager
-    def held(
+    def locked(
         self, spec: StudySpec, defaults: Mapping[str, Any] | None = None, inputs: Mapping[str, str] | None = None
     ) -> Iterator[None]:
         """The folder as the one driver's of its study: made or continued, tidied up, locked until the end.
@@ -272,9 +273,9 @@ class RunFolder:
         }
         return trials
 
-    def write_artifact(self, trial: int, data: bytes) -> tuple[str, str]:
+    def write_artifact(self, trial: int, data: bytes, suffix: str = ".atmc") -> tuple[str, str]:
         """Writes a trial's artifact; returns its path relative to the run folder and its SHA-256."""
-        path = self.artifact_path(trial)
+        path = self.artifacts / f"{trial:05d}{suffix}"
         self.write(path, data)
         return path.relative_to(self.path).as_posix(), hashlib.sha256(data).hexdigest()
 
@@ -360,17 +361,16 @@ class RunFolder:
         """Reads reports; only a driver, whose sweep would end, waits for them."""
         return patiently(action, self.reports, self.patience_s if self._lock is not None else 0.0, "read")
 
-    def artifact_path(self, trial: int) -> Path:
-        """Where a trial's artifact lies, or would."""
-        return self.artifacts / f"{trial:05d}.atmc"
+    def artifact_paths(self) -> dict[int, Path]:
+        """Where artifacts lie, by trial. Their names say whose they are, never a row, which might point anywhere."""
+        return {int(path.stem): path for path in self.artifacts.iterdir() if re.fullmatch(r"\d{5,}", path.stem)}
 
     def _drop_artifacts(self, trials: pd.DataFrame, spec: StudySpec) -> None:
         over = trials["state"].isin(OVER).to_numpy()
         needless = over & ~on_a_front(trials, spec.objectives, spec.constraints)
-        there = {path.name for path in self.artifacts.iterdir()}
+        there = self.artifact_paths()
         for trial in trials.loc[needless, "trial"]:
-            path = self.artifact_path(int(trial))  # never by the path in the row, which might point anywhere
-            if path.name in there:
+            if (path := there.get(int(trial))) is not None:
                 self.freed += DiskUse(1, path.stat().st_size)
                 path.unlink()
 
@@ -378,8 +378,8 @@ class RunFolder:
         """`trials`, of which none names an artifact that was dropped."""
         if spec.storage.keep_artifacts == "all" or "artifact" not in trials:
             return trials
-        there = {path.name for path in self.artifacts.iterdir()}
-        kept = np.array([self.artifact_path(int(trial)).name in there for trial in trials["trial"]])
+        there = self.artifact_paths()
+        kept = np.array([int(trial) in there for trial in trials["trial"]])
         return trials.assign(artifact=trials["artifact"].where(kept))
 
     def _unwritable(self, error: OSError) -> RunError:

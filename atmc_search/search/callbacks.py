@@ -110,7 +110,7 @@ class Recorder(Callback):
         if number in self._rows:
             count, most = trial.num_failures, self._prepared.spec.search.max_failures
             self._progress.say(
-                f"trial {number} lost its worker ({why_lost(failures(trial))}); it goes on after epoch "
+                f"trial {number} lost its worker ({why_lost(failures(trial))}); it continues after epoch "
                 f"{self._rows[number]['epoch']} (failures: {count}, search.max_failures {most})"
             )
 
@@ -131,7 +131,7 @@ class Recorder(Callback):
             self._looked_at = now
             self._end_overdue(trials)
             self._guarded(self._folder.check)
-        if self._stop.made and not self._announced and not self.halted:
+        if self._stop.requested and not self._announced and not self.halted:
             self._announced = True
             within = self._prepared.spec.search.stop_within_s
             again = " (Ctrl-C again: at once)" if self._stop.signal else ""
@@ -157,7 +157,7 @@ class Recorder(Callback):
         """Marks trials that still run as interrupted, derives the tables once more, returns the trials."""
         for number, row in list(self._rows.items()):
             if row["state"] == "running":
-                reason = "the sweep was stopped; run it again to go on"
+                reason = "the sweep was stopped; run it again to continue"
                 self._write(number, {**row, "state": "interrupted", "reason": reason})
         unfinished = {number for number, row in self._rows.items() if row["state"] == "interrupted"}
         self._guarded(lambda: self._checkpoints.keep_only(unfinished))
@@ -186,7 +186,7 @@ class Recorder(Callback):
     def _count_failure(self, row: Mapping[str, Any]) -> None:
         self._failed += row["state"] == "failed"
         if self._failed == self._prepared.spec.search.max_failed_trials:
-            self._stop.make(
+            self._stop.request(
                 f"search.max_failed_trials = {self._failed}: so many trials failed in this run, the last for "
                 f"{row['reason']!r}; mend that, or raise it, and run again"
             )
@@ -208,7 +208,7 @@ class Recorder(Callback):
 
     def _halt(self, reason: str) -> None:
         self.halted = True
-        self._stop.make(reason, at_once=True)
+        self._stop.request(reason, at_once=True)
 
 
 class Unprinted(TrialProgressCallback):

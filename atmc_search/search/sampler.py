@@ -71,7 +71,7 @@ class OptunaSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """The next config: one that an earlier run left unfinished, else what the sampler proposes."""
-        if self._stop is not None and self._stop.made:
+        if self._stop is not None and self._stop.requested:
             return Searcher.FINISHED  # type: ignore[return-value]  # Ray's own base class has it so
         if self._again:
             number, config, parent = self._again.popleft()

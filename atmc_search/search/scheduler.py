@@ -76,7 +76,7 @@ class StudyScheduler(FIFOScheduler):
         self._stop = stop
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        if not self._stop.made:
+        if not self._stop.requested:
             chosen: Trial | None = super().choose_trial_to_run(tune_controller)
             return chosen
         for trial in list(tune_controller.get_trials()):
@@ -95,7 +95,7 @@ class StudyScheduler(FIFOScheduler):
             return str(TrialScheduler.CONTINUE)
         number, epoch = trial.config[TRIAL_NUMBER], report["epoch"]
         goes_on = self._rungs is None or self._rungs.record(number, epoch, report["epochs"], report)
-        return str(TrialScheduler.CONTINUE if goes_on and not self._stop.made else TrialScheduler.STOP)
+        return str(TrialScheduler.CONTINUE if goes_on and not self._stop.requested else TrialScheduler.STOP)
 
 
 def make_scheduler(spec: StudySpec, stop: StopRequest) -> tuple[TrialScheduler, Rungs | None]:

@@ -184,15 +184,17 @@ class TrialServer:
         Raises:
             RunError: there is none.
         """
-        path = self._folder.artifact_path(trial)
-        if not path.is_file():
-            raise RunError(f"{path}: is missing, so no trial can start from trial {trial}")
+        path = self._folder.artifact_paths().get(trial)
+        if path is None:
+            raise RunError(
+                f"{self._folder.artifacts}: holds no artifact of trial {trial}, so no trial can start from it"
+            )
         data = self._folder.read(path)
         return data, hashlib.sha256(data).hexdigest()
 
     def put_artifact(self, trial: int, data: bytes) -> tuple[str, str]:
         """Writes a trial's artifact; its path relative to the run folder, and its SHA-256."""
-        return self._folder.write_artifact(trial, data)
+        return self._folder.write_artifact(trial, data, self._trials.task.suffix)
 
     def put_checkpoint(self, trial: int, data: bytes) -> None:
         """Takes in a trial's newest checkpoint."""

@@ -40,10 +40,10 @@ class StopRequest:
         self.reason = ""
 
     @property
-    def made(self) -> bool:
+    def requested(self) -> bool:
         return self._since is not None
 
-    def make(self, reason: str, *, at_once: bool = False) -> None:
+    def request(self, reason: str, *, at_once: bool = False) -> None:
         """Asks for a stop in order, or without waiting for trials that run."""
         self._since = -math.inf if at_once else self._since or time.monotonic()
         self.reason = self.reason or reason
@@ -85,6 +85,6 @@ class StopRequest:
             return
         self._signalled = time.monotonic()
         self.signal = self.signal or number
-        self.make("", at_once=at_once)
+        self.request("", at_once=at_once)
         if again or at_once:
             raise StopNow

@@ -85,7 +85,7 @@ def run_study(
     prepared = prepare(spec)
     check_address(address)
     folder = RunFolder(Path(runs) / spec.name)
-    with folder.held(prepared.spec, prepared.trials.defaults, prepared.inputs):
+    with folder.locked(prepared.spec, prepared.trials.defaults, prepared.inputs):
         return _run(prepared, folder, address, cpus, retry_failed, console or Console(stderr=True))
 
 
@@ -121,19 +121,19 @@ def _run(
             if len(before):
                 progress.earlier([row for row in _rows(before) if row["state"] in _FINISHED])
                 under_way = f"{finished} of {spec.search.trials} trials done, {len(unfinished)} under way"
-                progress.say(f"{folder.path}/: going on; {under_way}")
+                progress.say(f"{folder.path}/: continuing; {under_way}")
             recorder = Recorder(prepared, folder, progress, rungs, server, stop, unfinished)
             try:
                 with progress, tempfile.TemporaryDirectory(prefix="atmc-search-") as scratch:
                     _fit(spec, searcher, scheduler, recorder, server, spec.search.trials - finished, scratch)
             except KeyboardInterrupt:  # StopNow; Ray makes a plain one of what a signal raises while it waits
-                if not stop.made:
+                if not stop.requested:
                     raise
             finally:
                 trials, hypervolume = recorder.close(), progress.hypervolume
                 _end(server)
     except KeyboardInterrupt:  # likewise, while Ray starts or ends
-        if not stop.made:
+        if not stop.requested:
             raise
     except SystemExit:  # how Ray takes SIGTERM until the handlers are ours
         with suppress(StopNow):

@@ -39,7 +39,7 @@ class SchedulerSpec(Section):
 
 
 class SearchSpec(Section):
-    """The budget of the search and who steers it."""
+    """The budget and the settings of the search."""
 
     trials: int = Field(ge=1, le=1_000_000, description="trials in all, failed ones counted")
     sampler: SamplerSpec = SamplerSpec()

@@ -137,6 +137,9 @@ class Task(ABC):
     splits: ClassVar[tuple[str, ...]] = ("test", "validation")
     """What `remeasure` can measure on; the first is what no search or choice has seen."""
 
+    suffix: ClassVar[str] = ".artifact"
+    """Of the files that hold its artifacts; in a run folder they are named by the trial's number."""
+
     start_name: ClassVar[str] = "start"
     """What the start is called in messages and figures."""
 
@@ -181,6 +184,11 @@ class Task(ABC):
             DataError: something is missing or damaged.
         """
         return None
+
+    @classmethod
+    def load_to_measure(cls, spec: Any) -> Any:
+        """What `remeasure` and `curves` need of `load`: files that only training reads may be gone. Default: all."""
+        return cls.load(spec)
 
     @classmethod
     def inputs(cls, spec: Any, data: Any) -> Mapping[str, str]:

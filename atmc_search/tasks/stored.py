@@ -81,7 +81,7 @@ def stored_artifacts(folder: RunFolder, trials: pd.DataFrame, *, trust: bool) ->
         data = _artifact(folder, row, path, front_only=study.storage.keep_artifacts == "front")
         key = space.task.load_key(spec)
         if key not in loaded:
-            loaded = {key: space.task.load(spec)}  # one at a time
+            loaded = {key: space.task.load_to_measure(spec)}  # one at a time
         yield Stored(row, space.task, spec, loaded[key], data, path, folder)
 
 

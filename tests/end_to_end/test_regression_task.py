@@ -291,7 +291,7 @@ def swept(place: Place) -> tuple[pd.DataFrame, Outcome]:
             driver.kill()
             driver.communicate()
     assert driver.returncode == 130, err
-    assert "go on by the same command: atmc-search run pressure.yaml --cpus 2" in out
+    assert "continue with the same command: atmc-search run pressure.yaml --cpus 2" in out
     stopped = load_trials(place.run)
     return stopped, place(*command)
 
@@ -338,7 +338,7 @@ def test_a_sweep_that_was_stopped_goes_on_to_its_end(place: Place, swept: tuple[
     assert ended.code == 0, ended.err
     assert "Traceback" not in ended.err
     assert "10 trials (10 complete)" in ended.out
-    assert "runs/pressure/: going on; " in ended.err
+    assert "runs/pressure/: continuing; " in ended.err
     assert 0 < len(stopped) < 10
     assert "running" not in set(stopped["state"])
     trials = load_trials(place.run)

@@ -82,7 +82,7 @@ def test_the_second_driver_is_refused_before_it_does_anything(
 ) -> None:
     spec = toy_study(trials=2)
     folder = RunFolder(tmp_path / spec.name)
-    with folder.held(spec):
+    with folder.locked(spec):
         before = sorted(folder.path.rglob("*"))
         with pytest.raises(RunError, match=r"is being run by process \d+ on .* since 20.*; let it finish, or stop it"):
             run_study(spec, runs=tmp_path, console=quiet)

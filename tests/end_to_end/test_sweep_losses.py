@@ -52,7 +52,7 @@ def test_a_trial_outlives_its_worker_and_one_that_hangs_is_ended(
     assert list((result.folder.path / "checkpoints").iterdir()) == []
     lines = said.getvalue().splitlines()
     assert [line.split("; ")[-1] for line in lines if "trial 1 lost its worker" in line] == [
-        "it goes on after epoch 2 (failures: 1, search.max_failures 1)"
+        "it continues after epoch 2 (failures: 1, search.max_failures 1)"
     ]
 
 

@@ -187,7 +187,7 @@ def test_signals_stop_in_order_or_at_once_and_the_same_command_goes_on(
                 driver.communicate()
         assert "Traceback" not in err
         assert "Last result" not in out  # Tune's own lines
-        assert "go on by the same command: atmc-search run toys.yaml --cpus 1" in out
+        assert "continue with the same command: atmc-search run toys.yaml --cpus 1" in out
         return driver.returncode, out, err
 
     def epochs(trial: str) -> list[str]:
@@ -209,7 +209,7 @@ def test_signals_stop_in_order_or_at_once_and_the_same_command_goes_on(
     # Twice: an epoch that would never end is left. The first signal names the exit code.
     code, _, err = stopped_by(signal.SIGTERM, signal.SIGINT, when=lambda: epochs("2") == ["1", "2"])
     assert code == 143
-    assert err.startswith(f"runs/toys/: going on; 1 of 4 trials done, {len(stopped) - 1} under way\n")
+    assert err.startswith(f"runs/toys/: continuing; 1 of 4 trials done, {len(stopped) - 1} under way\n")
     stopped = load_trials(folder.path).set_index("trial")
     assert stopped["state"].tolist()[:3] == ["complete", "complete", "interrupted"]
     assert epochs("1") == ["1", "2", "3"]
@@ -282,7 +282,7 @@ def test_failed_trials_run_again_only_when_asked_and_as_they_were(
     pd.testing.assert_frame_equal(trials[same], first[same])
     pd.testing.assert_frame_equal(trials.loc[[0, 2]], first.loc[[0, 2]])  # nothing of the others changed
     assert [line.split()[1] for line in log()[begun:] if line.startswith("trial")] == ["1", "3", "4"]
-    assert "going on; 2 of 5 trials done, 0 under way" in said.getvalue()
+    assert "continuing; 2 of 5 trials done, 0 under way" in said.getvalue()
     reports = more.folder.read_reports()  # the history holds both attempts
     assert reports.loc[reports["trial"] == 1, "state"].tolist().count("failed") == 1
     assert reports.loc[reports["trial"] == 1, "epoch"].tolist() == [0, 1, 1, 0, 1, 2, 3]

@@ -96,7 +96,7 @@ def test_descriptions_survive_compaction_and_travel_into_the_tables(
     table = (*STUDY_COLUMNS, *ATMC_COLUMNS, *TrialSpace.of(study).parameter_columns, GROUPED)
     declared = tuple(replace(column, needs=None) for column in table)
     folder = RunFolder(tmp_path / "kept")
-    with folder.held(study):
+    with folder.locked(study):
         for number in range(7):
             folder.append(row(number, size_bytes=900 + number), table, number)
         folder.derive(study, table)
@@ -167,7 +167,7 @@ def test_a_task_may_name_its_columns_as_atmc_does_with_types_of_its_own(
     columns = (*STUDY_COLUMNS, *own, *parameter_columns(spec.distributions))
     folder = RunFolder(tmp_path / "mine")
     for session in range(2):  # the second tidies up what the first left
-        with folder.held(spec):
+        with folder.locked(spec):
             for trial in (2 * session, 2 * session + 1):
                 values = {"size_bytes": 10.5 - trial, "loss": "hinge", "clean_accuracy": trial, "masking_flags": True}
                 report = {"trial": trial, "state": "complete", "trial.depth": 3, "macs": "two", **values}

@@ -94,7 +94,7 @@ def sweep(
             ("failed", 100, 0.5, 0.1),
             ("complete", 120, 0.6, 0.0),  # beaten by trial 2
         ]
-        with folder.held(spec):
+        with folder.locked(spec):
             for number, (state, size, clean, robust) in enumerate(outcomes):
                 path, _ = folder.write_artifact(number, bytes(size))
                 metrics = {"size_bytes": size, "clean_accuracy": clean, "robust_accuracy": robust, "artifact": path}
@@ -139,7 +139,7 @@ def test_a_study_may_change_its_mind(
     folder, spec = sweep("all")
     fewer = spec.model_copy(update={"storage": spec.storage.model_copy(update={"keep_artifacts": "front"})})
     assert fewer.fingerprint == spec.fingerprint
-    with folder.held(fewer):
+    with folder.locked(fewer):
         folder.derive(fewer, table)
     assert folder.freed.files == 3
 
@@ -154,7 +154,7 @@ def test_a_row_that_points_elsewhere_costs_nothing_there(
     mine = tmp_path / "mine"
     mine.write_text("mine")
     values = {"size_bytes": 999, "clean_accuracy": 0.1, "robust_accuracy": 0.0, "artifact": "../mine"}
-    with folder.held(spec):
+    with folder.locked(spec):
         folder.append(row(9, "complete", **values), table, 8)
         folder.derive(spec, table)
     assert mine.read_text() == "mine"

@@ -70,7 +70,7 @@ def test_a_study_of_the_first_format_goes_on(
     columns: tuple[Column, ...] = (*STUDY_COLUMNS, *ATMC_COLUMNS, *parameter_columns(spec.distributions))
     (last,) = pq.read_table(format_0 / "reports" / "00000006.parquet").to_pylist()
     trials_of_it = TrialSpace.of(spec)
-    with folder.held(spec, trials_of_it.defaults):
+    with folder.locked(spec, trials_of_it.defaults):
         same(folder.read_reports(), then)
         trials_of_it.fill({path: last[path] for path in trials_of_it.distributions})
         number = folder.next_report()
@@ -124,7 +124,7 @@ def test_who_knows_no_defaults_keeps_those_that_the_study_ran_with(tmp_path: Pat
     folder.create(study, defaults, {"net.pt": "9" * 64})
     before = folder.format_path.read_bytes()
     folder.create(study)
-    with folder.held(study):
+    with folder.locked(study):
         pass
     assert folder.format_path.read_bytes() == before
     assert json.loads(before) == {
@@ -142,7 +142,7 @@ def test_a_study_does_not_go_on_with_another_file_under_the_same_name(tmp_path: 
     folder.create(study, {}, {"nets/b.pt": "2" * 64})
     before = content(tmp_path)
     for name, held in (("nets/a.pt", "1" * 12), ("nets/b.pt", "2" * 12)):
-        with pytest.raises(RunError) as error, folder.held(study, {}, {name: "3" * 64}):
+        with pytest.raises(RunError) as error, folder.locked(study, {}, {name: "3" * 64}):
             pass
         assert str(error.value) == (
             f"{name}: is not the file that {folder.path} ran with (its SHA-256 begins {'3' * 12}, that one's {held}); "
@@ -173,7 +173,7 @@ def test_a_later_format_is_refused_and_left_alone(format_0: Path, study: StudySp
     actions: list[Callable[[], Any]] = [
         lambda: atmc_search.load_trials(format_0),
         lambda: RunFolder(format_0).create(study),
-        lambda: RunFolder(format_0).held(study).__enter__(),
+        lambda: RunFolder(format_0).locked(study).__enter__(),
     ]
     for action in actions:
         with pytest.raises(RunError) as error:
@@ -196,7 +196,7 @@ def test_a_damaged_format_is_written_anew(
     (warning,) = caplog.messages
     assert str(folder.format_path) in warning
     assert folder.format_path.read_text() == damage
-    with folder.held(study):
+    with folder.locked(study):
         pass
     assert json.loads(folder.format_path.read_text())["format"] == FORMAT
     assert (folder.damaged / "study.json").read_text() == damage
@@ -208,7 +208,7 @@ def test_a_folder_in_the_place_of_the_format_is_set_aside(tmp_path: Path, study:
     folder.format_path.unlink()
     folder.format_path.mkdir()
     RunFolder.open(folder.path)
-    with folder.held(study):
+    with folder.locked(study):
         pass
     assert json.loads(folder.format_path.read_text())["format"] == FORMAT
     assert (folder.damaged / "study.json").is_dir()
@@ -226,7 +226,7 @@ def test_a_damaged_spec_is_set_aside_if_the_reports_tell_whose_they_are(
     with pytest.raises(RunError, match=r"spec\.yaml.*not readable as YAML.*reports do not tell that it is this study"):
         folder.create(other)
     assert content(folder.path) == before
-    with folder.held(study):
+    with folder.locked(study):
         assert folder.read_reports()["trial"].tolist() == [0]
     assert RunFolder.open(folder.path).spec() == study
     assert (folder.damaged / "spec.yaml").read_text() == "name: [kept"

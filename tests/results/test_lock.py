@@ -220,7 +220,7 @@ def driver(
 
     def drive() -> None:
         folder = RunFolder(path)
-        with folder.held(spec):
+        with folder.locked(spec):
             folder.append(row(0), columns, folder.next_report())
             until(done.exists)
             try:
@@ -244,12 +244,12 @@ def test_a_driver_that_was_suspended_for_longer_than_its_lease(
     child = Child(driver(path, spec, table, row, done))
     until(lambda: len(list((path / "reports").glob("0*.parquet"))) == 1)
     child.signal(signal.SIGSTOP)
-    with pytest.raises(RunError, match="is being run"), RunFolder(path).held(spec):
+    with pytest.raises(RunError, match="is being run"), RunFolder(path).locked(spec):
         pass
     time.sleep(1.2)
     second = RunFolder(path)
     if taken:
-        with second.held(spec):
+        with second.locked(spec):
             second.append(row(7), table, second.next_report())
             done.touch()
             child.signal(signal.SIGCONT)
@@ -279,9 +279,9 @@ def test_another_study_s_spec_leaves_the_lock_alone(
     tmp_path: Path, study: StudySpec, make_study: Callable[..., StudySpec]
 ) -> None:
     folder = RunFolder(tmp_path / "kept")
-    with folder.held(study):
+    with folder.locked(study):
         pass
     before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
-    with pytest.raises(RunError, match="holds another study"), folder.held(make_study(objectives={"nnz": "min"})):
+    with pytest.raises(RunError, match="holds another study"), folder.locked(make_study(objectives={"nnz": "min"})):
         pass
     assert before == {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}

@@ -131,7 +131,7 @@ def test_what_is_no_report_is_named_and_set_aside(
 
     caplog.clear()
     content = path.read_bytes() if path.is_file() else None
-    with RunFolder(folder.path).held(study):
+    with RunFolder(folder.path).locked(study):
         pass
     assert not path.exists()
     aside = folder.damaged / "reports" / "00000003.parquet"
@@ -143,7 +143,7 @@ def test_what_is_no_report_is_named_and_set_aside(
 
     caplog.clear()
     driver = RunFolder(folder.path)
-    with driver.held(study):
+    with driver.locked(study):
         assert driver.next_report() == 4  # the number of what was set aside stays taken
         driver.append(row(4), table, 4)
     assert driver.read_reports()["trial"].tolist() == [0, 1, 2, 4]
@@ -169,7 +169,7 @@ def test_what_cannot_be_read_for_now_is_not_damaged(
             (driver.reports / name).chmod(0)
 
         def go_on() -> None:
-            with RunFolder(path).held(study):
+            with RunFolder(path).locked(study):
                 pass
 
         one = "reports" if hidden == ["."] else f"reports/{hidden[0]}"
@@ -199,7 +199,7 @@ def test_a_read_that_fails_for_a_moment_is_tried_again(
         return read(self)
 
     monkeypatch.setattr(Path, "read_bytes", stale)
-    with folder.held(study):
+    with folder.locked(study):
         assert folder.read_reports()["trial"].tolist() == [0, 1, 2]
     assert not failures
     assert not folder.damaged.exists()
@@ -212,7 +212,7 @@ def test_a_damaged_that_is_no_folder_is_named(folder: RunFolder, study: StudySpe
         pytest.raises(
             StorageError, match=r"damaged: reports/notes.txt .* cannot be moved there \(\w.*must be a folder"
         ),
-        folder.held(study),
+        folder.locked(study),
     ):
         pass
     assert (folder.reports / "notes.txt").read_text() == "mine"
@@ -228,7 +228,7 @@ def test_strange_names_are_set_aside_and_many_are_one_warning(
     (folder.reports / ".00000007.parquet.99.partial").write_bytes(b"PAR1")
     (folder.artifacts / "00001.atmc").mkdir()
     (folder.path / "trials.parquet").mkdir()
-    with folder.held(study):
+    with folder.locked(study):
         pass
     assert names(folder.reports) == ["00000000.parquet"]
     assert (folder.damaged / "reports" / "notes.txt").read_text() == "mine"
@@ -244,11 +244,11 @@ def test_what_is_damaged_again_does_not_replace_what_was(
 ) -> None:
     for content in (b"first", b"second", b"third"):
         (folder.reports / "00000000.parquet").write_bytes(content)
-        with folder.held(study):
+        with folder.locked(study):
             pass
     for place in ("/nowhere", "/elsewhere"):
         (folder.reports / "00000001.parquet").symlink_to(place)
-        with folder.held(study):
+        with folder.locked(study):
             pass
     aside = list((folder.damaged / "reports").iterdir())
     assert sorted(path.read_bytes() for path in aside if path.is_file()) == [b"first", b"second", b"third"]
@@ -263,7 +263,7 @@ def test_the_first_of_all_files_is_not_the_measure_of_the_others(
         RunFolder(folder.path).append(row(number, mine=0.5 if number else "x"), [*table, column], number)
     assert folder.read_reports()["trial"].tolist() == [1, 2, 3]
     assert "left out 00000000.parquet (columns of other types" in caplog.text
-    with folder.held(study):  # nothing valid is ever moved away
+    with folder.locked(study):  # nothing valid is ever moved away
         assert folder.next_report() == 4
     assert len(names(folder.reports)) == 4
     assert not folder.damaged.exists()
@@ -273,11 +273,11 @@ def test_a_task_whose_column_has_another_type_now_is_told_so(
     folder: RunFolder, study: StudySpec, table: Columns, row: Row
 ) -> None:
     numbers, words = ([*table, Column("mine", kind, "", "")] for kind in ("float64", "string"))  # type: ignore[arg-type]
-    with folder.held(study):
+    with folder.locked(study):
         for number in range(2):
             folder.append(row(number, mine=0.5), numbers, number)
     before = names(folder.reports)
-    with folder.held(study):
+    with folder.locked(study):
         said = "column 'mine' is double in the reports there and string in a new one; give the spec another name"
         with pytest.raises(StorageError, match=said):
             folder.append(row(2, mine="x"), words, 2)
@@ -308,7 +308,7 @@ def test_compacted_reports_read_as_before(
         patch.setattr(reports, "COMPACT_AT", 10**9)
         for number, one in enumerate(rows):
             plain.append(one, table, number)
-    with folder.held(study):
+    with folder.locked(study):
         for number, one in enumerate(rows):
             folder.append(one, table, number)
             if number % 3 == 2:
@@ -327,7 +327,7 @@ def test_compacted_reports_read_as_before(
     for path in folder.reports.iterdir():
         assert pq.read_schema(path).metadata == pq.read_schema(plain.reports / "00000000.parquet").metadata
     assert folder.next_report() == 15
-    with folder.held(study):  # goes on over the three that were left
+    with folder.locked(study):  # goes on over the three that were left
         folder.append(row(9), table, 15)
     assert names(folder.reports)[-1] == "00000012-00000015.parquet"
 
@@ -370,7 +370,7 @@ def test_death_at_any_step_of_compacting_loses_nothing_and_doubles_nothing(
         there = RunFolder.open(folder.path).read_reports()["epoch"].tolist()
         assert there in ([0, 1, 2], [0, 1, 2, 3])
         driver = RunFolder(folder.path)
-        with driver.held(study):
+        with driver.locked(study):
             assert driver.read_reports()["epoch"].tolist() == there
             assert driver.derive(study, table)["trial"].tolist() == there
         assert pd.read_parquet(driver.reports)["epoch"].tolist() == there
@@ -393,7 +393,7 @@ def test_a_driver_that_is_killed_loses_no_report_it_acknowledged(
 
     def drive() -> None:
         folder = RunFolder(path)
-        with folder.held(study), log.open("a", buffering=1) as acknowledge:
+        with folder.locked(study), log.open("a", buffering=1) as acknowledge:
             number = folder.next_report()
             while True:
                 folder.append(row(number, epoch=number), table, number)
@@ -441,7 +441,7 @@ def test_a_reader_beside_a_driver_that_compacts_sees_every_report_once(
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        with folder.held(study):
+        with folder.locked(study):
             for number in range(40):
                 folder.append(row(number), table, number)
                 written[0] = number + 1
@@ -465,7 +465,7 @@ def test_a_file_of_many_that_is_damaged_costs_no_other(
     for number in range(10):
         folder.append(row(number), table, number)
     (folder.reports / "00000004-00000007.parquet").write_bytes(b"PAR1")
-    with folder.held(study):
+    with folder.locked(study):
         assert folder.read_reports()["trial"].tolist() == [0, 1, 2, 3, 8, 9]
         assert folder.next_report() == 10
     assert "00000004-00000007.parquet" in caplog.text

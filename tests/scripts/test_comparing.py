@@ -19,10 +19,10 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from compare_methods import main
-from comparing.against import gains
+from comparing.gains import gains
+from comparing.gains_figure import _figure
 from comparing.plan import Comparison, jobs, load_comparison
 from comparing.tables import half_width, markdown, summary
-from comparing.worth import _figure
 
 from atmc_search.errors import SpecError
 from atmc_search.spec.paths import set_at

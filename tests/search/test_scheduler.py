@@ -194,7 +194,7 @@ def test_ray_is_told_to_stop_what_is_sorted_out() -> None:
     assert judged.reasons[4] == "rank 3 of 3 at the rung of 1 epochs"
     assert not scheduler.supports_buffered_results
     assert decide(5, result(1, 1)) == TrialScheduler.CONTINUE
-    stop.make("enough")
+    stop.request("enough")
     assert decide(6, result(1, 0.5)) == TrialScheduler.STOP  # by the request: it passed its rung
     assert 6 not in judged.reasons
 
@@ -220,6 +220,6 @@ def test_after_a_stop_nothing_starts_and_what_waits_is_ended_with_a_folder() -> 
         get_trials=lambda: trials, stop_trial=lambda trial: told.append(("stop", trial.number))
     )
     stop = StopRequest(20)
-    stop.make("enough")
+    stop.request("enough")
     assert StudyScheduler(None, stop).choose_trial_to_run(controller) is None
     assert told == [("folder", 1), ("stop", 1), ("folder", 2), ("stop", 2)]

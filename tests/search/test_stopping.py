@@ -30,12 +30,12 @@ def test_a_request_has_its_time(clock: Clock) -> None:
     stop = StopRequest(20)
     clock.now += 100
     stop.enforce()
-    assert not stop.made
-    stop.make("too many failed")
+    assert not stop.requested
+    stop.request("too many failed")
     clock.now += 15
-    stop.make("another reason")  # neither asks for more time nor takes the first one's reason
+    stop.request("another reason")  # neither asks for more time nor takes the first one's reason
     stop.enforce()
-    assert (stop.made, stop.signal, stop.reason) == (True, None, "too many failed")
+    assert (stop.requested, stop.signal, stop.reason) == (True, None, "too many failed")
     clock.now += 5.1
     with pytest.raises(StopNow):
         stop.enforce()
@@ -48,7 +48,7 @@ def test_one_signal_asks_and_the_second_ends(first: signal.Signals, second: sign
     stop = StopRequest(20)
     with stop.on_signals():
         os.kill(os.getpid(), first)
-        assert (stop.made, stop.signal, stop.reason) == (True, first, "")
+        assert (stop.requested, stop.signal, stop.reason) == (True, first, "")
         clock.now += 0.3
         with pytest.raises(StopNow):
             os.kill(os.getpid(), second)
@@ -72,7 +72,7 @@ def test_where_nothing_runs_yet_the_first_ends(number: signal.Signals) -> None:
     stop = StopRequest(20)
     with stop.on_signals(at_once=True), pytest.raises(StopNow):
         os.kill(os.getpid(), number)
-    assert (stop.made, stop.signal) == (True, number)
+    assert (stop.requested, stop.signal) == (True, number)
     with pytest.raises(StopNow):
         stop.enforce()
 
@@ -80,7 +80,7 @@ def test_where_nothing_runs_yet_the_first_ends(number: signal.Signals) -> None:
 def test_a_signal_during_a_stop_for_another_reason_still_asks_in_order() -> None:
     stop = StopRequest(20)
     with stop.on_signals():
-        stop.make("too many failed")
+        stop.request("too many failed")
         os.kill(os.getpid(), signal.SIGTERM)
         assert (stop.signal, stop.reason) == (signal.SIGTERM, "too many failed")
 

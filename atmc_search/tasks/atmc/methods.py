@@ -34,7 +34,7 @@ class Method:
     Attributes:
         meaning: a line.
         fixes: what makes the method what it is, overruling the template.
-        ignores: settings that change nothing in it; a template's are left out, and not sampled.
+        ignores: settings that the method does not use; they are removed from the template and not searched.
         defaults: what it takes where the template is silent, in place of the settings' own defaults: the paper's.
     """
 

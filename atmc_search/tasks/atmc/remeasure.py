@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from atmc_search.artifact import Architecture, read_header, unpack
-from atmc_search.attacks import Attack, ThreatModel, build_attack, checked_threat
+from atmc_search.attacks import Attack, ThreatModel, attack_in_words, build_attack, checked_threat
 from atmc_search.data import DataSpec, DeviceData, ImageSet, Splits, load_splits
 from atmc_search.errors import AtmcError, RunError
 from atmc_search.export.costs import running_costs
@@ -205,14 +204,6 @@ def check_match(header: Mapping[str, Any], name: str, splits: Splits) -> None:
         )
 
 
-def in_words(described: Mapping[str, Any]) -> str:
-    """The attack of a measurement in words: "attack pgd (steps 20), linf eps 0.1"."""
-    settings = {key: value for key, value in described["attack"].items() if value is not None}
-    name = settings.pop("name")
-    words = ", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items())
-    return f"attack {name}{f' ({words})' if words else ''}, {described['norm']} eps {described['eps']:g}"
-
-
 def _setting(
     artifact: bytes, spec: AtmcSpec, splits: Splits, split: str, options: Mapping[str, Any], device: str, *, trust: bool
 ) -> _Setting:
@@ -267,7 +258,7 @@ def _remeasured(setting: _Setting, figures: Measurement, row: Mapping[str, Any])
     return Remeasured(
         figures=tuple(Figure(name, accuracy.value, *accuracy.interval) for name, accuracy in ends),
         samples=(len(setting.data), f"{setting.split} images"),
-        conditions=in_words(setting.described),
+        conditions=attack_in_words(**{key: setting.described[key] for key in ("attack", "norm", "eps")}),
         row=row,
     )
 

@@ -17,7 +17,7 @@ from atmc_search.registry import validated
 from atmc_search.results import Column
 from atmc_search.spec import TrialSpec, fingerprint
 from atmc_search.tasks.atmc.columns import ATMC_COLUMNS, START
-from atmc_search.tasks.atmc.data import AtmcData, inputs, load, load_key
+from atmc_search.tasks.atmc.data import AtmcData, inputs, load, load_key, load_to_measure
 from atmc_search.tasks.atmc.dense import check_start, dense_start, start_figures, start_from_artifact
 from atmc_search.tasks.atmc.earlier import as_now
 from atmc_search.tasks.atmc.epoch_choice import choice_of
@@ -49,6 +49,7 @@ class AtmcTask(Task):
     deciding: ClassVar[tuple[str, ...]] = (METHOD_PATH,)
     presets: ClassVar[Mapping[str, str]] = {name: method.says for name, method in METHODS.items()}
     components: ClassVar[Mapping[str, Mapping[str, type[BaseModel]]]] = {"attack": ATTACKS, "loss": LOSSES}
+    suffix: ClassVar[str] = ".atmc"
     start_name: ClassVar[str] = START
 
     def __init__(self, spec: AtmcSpec, data: Splits, start: Start, *, device: str, meta: Mapping[str, Any]) -> None:
@@ -88,6 +89,10 @@ class AtmcTask(Task):
     @classmethod
     def load(cls, spec: AtmcSpec) -> AtmcData:
         return load(spec)
+
+    @classmethod
+    def load_to_measure(cls, spec: AtmcSpec) -> AtmcData:
+        return load_to_measure(spec)
 
     @classmethod
     def inputs(cls, spec: AtmcSpec, data: AtmcData) -> Mapping[str, str]:

@@ -144,9 +144,9 @@ class CompressSpec(Section):
     )
     count: Literal["all", "live"] = Field(
         default_factory=_count_of,
-        description="non-zeros that the budget counts. live: dead ones, which read what never varies or make what "
-        "nobody reads, are zeroed in training as they are in the file, and their places go to the next largest. "
-        "Default: live where weights W = C are projected and do not grow, else all",
+        description="non-zeros that the budget counts. live: weights with a constant input or an unused output are "
+        "zeroed in training, as in the file; the next largest take their places. Default: live where weights W = C are "
+        "projected and do not grow, else all",
     )
     price: Literal["count", "bytes"] = Field(
         "count",

@@ -22,8 +22,8 @@ class DenseSpec(StageSpec):
     )
     epochs: int = Field(
         ge=0,
-        description="passes over the training images; 0: trials start from the initial weights, or from `weights` as "
-        "they are, where that is the default",
+        description="passes over the training images; 0: no training, trials start from `weights`, or from initial "
+        "weights; default: 0 with `weights`",
     )
     select: Literal["last", "best"] = Field(
         "last",

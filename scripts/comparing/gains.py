@@ -1,4 +1,4 @@
-"""What an arm gains over another at equal bytes: the worth of a technique, seed by seed."""
+"""What an arm gains over another at equal bytes, seed by seed: what a technique is good for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def gains(trials: pd.DataFrame, reference: str, accuracies: Sequence[str]) -> pd
 
     Args:
         trials: arm, seed, failed, size_bytes and the accuracies, a row a trial.
-        reference: the arm that others are held against; its own gains are 0 but for rounding.
+        reference: the arm that others are compared with; its own gains are 0 but for rounding.
         accuracies: columns in [0, 1].
     """
     found = trials.copy()
