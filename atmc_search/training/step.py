@@ -116,7 +116,7 @@ class Step:
     def state(self) -> State:
         """Weights, momentum and every part, as they are now: "model/…", "momentum/…", and "<part>/…" with its facts.
 
-        The tensors are the live ones. Who keeps them while training goes on copies them.
+        The tensors are those in use: copy them before training continues.
         """
         groups: dict[str, Mapping[str, Tensor]] = {"model": self.model.state_dict(), "momentum": self._momentum()}
         facts: dict[str, Any] = {}

@@ -209,8 +209,8 @@ def _dense_color(data: FrontData) -> str:
 def _line_name(data: FrontData) -> str:
     if data.x.name == "trial":
         return "best so far"
-    kept = "within" if data.x_direction == "min" else "beyond"
-    return f"best {kept} a given {label(data.x)}"
+    kept = "at most" if data.x_direction == "min" else "at least"
+    return f"best with {kept} this {label(data.x)}"
 
 
 def _draw_dense_words(axes: Axes, panel: Panel, dense: Baseline, data: FrontData, taken: list[Bbox]) -> None:

@@ -89,15 +89,15 @@ class ByteBudget(Packer, Part):
         Raises:
             TrialFailed: the budget does not pay for a weight, or for all of them at the most bits.
         """
-        self.least_bytes = len(self.files.made(0, self.bits).artifact)
+        self.least_bytes = len(self.files.packed_with(0, self.bits).artifact)
         if self.least_bytes >= self.budget:
             raise TrialFailed(
                 f"budget_bytes = {self._asked}: the artifact has {self.least_bytes + _FIGURES_BYTES} bytes without a "
                 "weight; raise it"
             )
         self._choose()
-        if self.k == self.files.held == self.files.entries:
-            whole = len(self.files.made(self.k, self.bits).artifact)
+        if self.k == self.files.nonzeros == self.files.entries:
+            whole = len(self.files.packed_with(self.k, self.bits).artifact)
             if whole < _CLOSE * self._asked:
                 raise TrialFailed(
                     f"budget_bytes = {self._asked}: all {self.k} weights take {whole} bytes at the most bits, so that "
@@ -109,8 +109,8 @@ class ByteBudget(Packer, Part):
         if self._open(progress):
             self._choose()
         elif isinstance(self.bits, int):
-            held = self.files.held
-            self._hold(held, self.least_bytes + self.scale * estimated(self.files, held, self.bits))
+            nonzeros = self.files.nonzeros
+            self._hold(nonzeros, self.least_bytes + self.scale * estimated(self.files, nonzeros, self.bits))
 
     def pack(self, progress: float) -> Deployed:
         """The file within the budget, as large as it can be, of the weights as they are; training's k follows.
@@ -123,7 +123,7 @@ class ByteBudget(Packer, Part):
         batches = self.batches()
         fit, best = self._fit(batches, self.bits)
         if fit is None or best is None:
-            size = len(self.files.made(1, self.bits).artifact)
+            size = len(self.files.packed_with(1, self.bits).artifact)
             raise TrialFailed(
                 f"budget_bytes = {self._asked}: with a single weight the artifact has {size} bytes; raise it"
             )
@@ -174,12 +174,14 @@ class ByteBudget(Packer, Part):
         made: dict[int, Deployed] = {}
 
         def size(k: int) -> int:
-            made[k] = self.files.made(k, bits, batches)
+            made[k] = self.files.packed_with(k, bits, batches)
             return len(made[k].artifact)
 
         aim = (1 - _SLACK / 2) * self.budget - self.least_bytes
         guess = round(self.k * aim / ((1 + _MARGIN) * self.budget - self.least_bytes))
-        fit = largest_within(size, self.budget, guess=guess, most=self.files.held, base=self.least_bytes, slack=_SLACK)
+        fit = largest_within(
+            size, self.budget, guess=guess, most=self.files.nonzeros, base=self.least_bytes, slack=_SLACK
+        )
         return fit, None if fit is None else made[fit.k]
 
     def _hold(self, k: int, size: float) -> None:

@@ -45,7 +45,7 @@ def choice(files: ByteFiles, budget: int, least_bytes: int, width: int | None = 
     room = max(1, budget - least_bytes)
     model = _rate_model(files)
     found = least_distortion(model, room, widths, seed=seed)
-    size = len(files.made(found.k, found.bits).artifact)
+    size = len(files.packed_with(found.k, found.bits).artifact)
     scale = real_per_estimated(size - least_bytes, found.bytes_)
     found = model.at(room, found.bits, scale=scale, seed=seed)  # which bits is a matter of shares: the scale is not
     bits = files.mixed(found.k, found.bits) if settings.bit_allocation == "mixed" else found.bits

@@ -50,7 +50,7 @@ class ByteFiles:
         support: the weights, and their budget of non-zeros.
         codes: their codebooks.
         code_bits: makes other codebooks.
-        packed: files made so far, which take most of the time.
+        packed: how many files were packed so far, which take most of the time.
     """
 
     deployer: Deployer
@@ -59,7 +59,7 @@ class ByteFiles:
     code_bits: CodeBits
     packed: int = 0
 
-    def made(self, k: int, bits: Bits, batches: AttackedBatches | None = None) -> Deployed:
+    def packed_with(self, k: int, bits: Bits, batches: AttackedBatches | None = None) -> Deployed:
         """The file of the k weights that the budget chooses; without `batches`, statistics stay those of training."""
         self.packed += 1
         weights, others = self.deployer.live(self.chosen(k))
@@ -90,8 +90,8 @@ class ByteFiles:
         return self.support.weights
 
     @property
-    def held(self) -> int:
-        """Non-zeros, at least 1."""
+    def nonzeros(self) -> int:
+        """How many there are, at least 1."""
         return max(1, sum(int(weight.count_nonzero()) for weight in self.weights.values()))
 
     @property

@@ -27,7 +27,7 @@ from atmc_search.compress import (
     spectra,
 )
 from atmc_search.errors import SpecError, TrialFailed
-from atmc_search.tasks.atmc.model_facts import Outline
+from atmc_search.tasks.atmc.model_facts import ModelFacts
 from atmc_search.tasks.atmc.spec import AtmcSpec, CompressSpec
 from atmc_search.training import Quotas, ScoreSearch, largest_of_all, largest_of_each
 
@@ -42,7 +42,7 @@ def l0_budget(settings: CompressSpec, dense_weights: int) -> int:
     return round(settings.keep * dense_weights)
 
 
-def check_bytes(settings: CompressSpec, known: Outline) -> None:
+def check_bytes(settings: CompressSpec, known: ModelFacts) -> None:
     """That a budget of bytes in place of `keep` pays for a weight, and for fewer than all of them.
 
     Raises:

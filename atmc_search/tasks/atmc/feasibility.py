@@ -11,7 +11,7 @@ from atmc_search.errors import AtmcError, SpecError
 from atmc_search.export.costs import dense_costs
 from atmc_search.tasks.atmc.build import architecture_of
 from atmc_search.tasks.atmc.constraints import check_bytes, l0_budget
-from atmc_search.tasks.atmc.model_facts import outline
+from atmc_search.tasks.atmc.model_facts import model_facts
 from atmc_search.tasks.atmc.spec import AtmcSpec
 from atmc_search.training import build_loss
 
@@ -21,7 +21,7 @@ def check_possible(spec: AtmcSpec, data: Splits) -> None:
     build_loss(spec.dense, path="trial.dense")
     build_loss(spec.train, path="trial.train")
     build_attack(spec.evaluate.attack, path="trial.evaluate.attack")
-    known = outline(architecture_of(spec, data))
+    known = model_facts(architecture_of(spec, data))
     budget, layers = l0_budget(spec.compress, known.weights), len(known.layers)
     if spec.compress.keep is not None and spec.compress.pruning != "none" and budget < layers:
         least = layers / known.weights
@@ -48,12 +48,12 @@ def check_possible(spec: AtmcSpec, data: Splits) -> None:
 
 def least_figures(spec: AtmcSpec, data: Splits) -> Mapping[str, float]:
     """`Task.least`."""
-    return {"size_bytes": float(outline(architecture_of(spec, data)).least_bytes)}
+    return {"size_bytes": float(model_facts(architecture_of(spec, data)).least_bytes)}
 
 
 def dense_figures(spec: AtmcSpec, data: Splits) -> Mapping[str, float]:
     """`Task.reference`."""
-    known = outline(architecture_of(spec, data))
+    known = model_facts(architecture_of(spec, data))
     weights = float(known.weights)
     costs = dense_costs(architecture_of(spec, data), spec.evaluate.runtime)
     return {

@@ -1,4 +1,4 @@
-"""What is known of a model before it is trained: its layers, its size dense, and the least that it can be packed to."""
+"""What is known of a model before it is trained: its layers, its dense size, and its least packed size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from atmc_search.compress import FactorisedLayer, layers_to_compress
 
 
 @dataclass(frozen=True)
-class Outline:
+class ModelFacts:
     """Facts of an architecture.
 
     Attributes:
@@ -33,9 +33,11 @@ class Outline:
         return dense_weights(self.layers)
 
 
-def outline(architecture: Architecture) -> Outline:
-    """The architecture's outline; built once, as every corner of a search space asks for it."""
-    return _outline(architecture.name, json.dumps(architecture.args), architecture.input_shape, architecture.classes)
+def model_facts(architecture: Architecture) -> ModelFacts:
+    """Facts of the architecture; found once, as every extreme of a search space asks for them."""
+    return _model_facts(
+        architecture.name, json.dumps(architecture.args), architecture.input_shape, architecture.classes
+    )
 
 
 def dense_weights(layers: Sequence[FactorisedLayer]) -> int:
@@ -49,10 +51,10 @@ def dense_bytes(model: nn.Module) -> int:
 
 
 @lru_cache(maxsize=16)
-def _outline(name: str, args: str, input_shape: tuple[int, int, int], classes: int) -> Outline:
+def _model_facts(name: str, args: str, input_shape: tuple[int, int, int], classes: int) -> ModelFacts:
     architecture = Architecture(name, json.loads(args), input_shape, classes)
     model = architecture.build()
     layers = layers_to_compress(model)
     for tensor in model.state_dict().values():
         tensor.zero_()
-    return Outline(tuple(layers), dense_bytes(model), len(pack(CompressedModel.of(model, layers, architecture))))
+    return ModelFacts(tuple(layers), dense_bytes(model), len(pack(CompressedModel.of(model, layers, architecture))))

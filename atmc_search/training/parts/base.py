@@ -45,7 +45,7 @@ class Part(ABC):
 
     Laws: a part changes only weights and gradients that it was given, and only in its hooks. What it does in a step
     follows from the weights, the gradients, the moment and its own state. `load` of what `state` gave makes another
-    part of equal settings go on to the bit; what one can read from the weights themselves is no state.
+    part of equal settings continue to the bit; what the weights themselves show is no state.
     """
 
     name: ClassVar[str]
@@ -77,7 +77,7 @@ class Part(ABC):
         return nullcontext()
 
     def state(self) -> State:
-        """What a checkpoint holds of it. The tensors may be the part's own: who keeps them copies them."""
+        """What a checkpoint holds of it. The tensors may be the part's own: copy them before training continues."""
         return {}, {}
 
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
