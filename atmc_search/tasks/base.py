@@ -6,10 +6,9 @@ To add a task of your own, subclass `Task` and write `task: my.module:MyTask` in
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, ClassVar, Literal
 
@@ -20,89 +19,12 @@ from atmc_search.errors import AtmcError
 from atmc_search.registry import validated
 from atmc_search.results import Column
 from atmc_search.spec import TrialSpec, fingerprint
-from atmc_search.training import tensors_from_bytes, tensors_to_bytes
+from atmc_search.tasks.remeasured import Remeasured
+from atmc_search.tasks.start import Start
+from atmc_search.training.state import State
 
 Report = Callable[[Mapping[str, Any]], None]
 """Called with the figures of an epoch, for progress."""
-
-State = tuple[dict[str, Tensor], dict[str, Any]]
-"""Tensors by name, and plain facts that JSON can hold."""
-
-_ORIGIN = "start_origin"
-
-
-@dataclass(frozen=True)
-class Start:
-    """What trials start from, such as trained dense weights: tensors by name, and plain facts.
-
-    A start is trained or read from a file once (`Task.make_start`), or comes from another trial (`Task.start_from`).
-
-    Attributes:
-        tensors: by name.
-        facts: figures that trials report beside their own, by column name.
-        origin: where it comes from: "trained", "file NAME SHA-256", or "trial NUMBER SHA-256".
-    """
-
-    tensors: Mapping[str, Tensor]
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    origin: str = "trained"
-
-    def to_bytes(self) -> bytes:
-        """A safetensors file."""
-        return tensors_to_bytes(self.tensors, {**self.facts, _ORIGIN: self.origin})
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Start:
-        """What `to_bytes` wrote, in this release or an earlier one.
-
-        Raises:
-            Exception: of safetensors, JSON or torch, where the bytes are something else.
-        """
-        tensors, facts = tensors_from_bytes(data)
-        return cls(tensors, facts, facts.pop(_ORIGIN, "trained"))
-
-
-def parent_of(origin: object) -> int | None:
-    """The number of the trial that a start of this `origin` comes from; None where it comes from no trial."""
-    found = re.match(r"trial (\d+)", origin) if isinstance(origin, str) else None
-    return int(found[1]) if found else None
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A metric measured again.
-
-    Attributes:
-        name: of the column.
-        value: in the column's unit.
-        low, high: ends of its 95 % interval; None where it has none.
-    """
-
-    name: str
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
-class Remeasured:
-    """An artifact measured again.
-
-    Attributes:
-        figures: the metrics that were measured.
-        samples: how many samples they were measured on, and of what: (359, "test images").
-        conditions: how, in words: "attack pgd (steps 20), linf eps 0.1"; empty where there is nothing to say.
-        warnings: by a short name, sentences that whoever ships the artifact should read.
-        notes: sentences about the measurement itself.
-        row: all of this and more as plain data, for `--json`.
-    """
-
-    figures: tuple[Figure, ...]
-    samples: tuple[int, str]
-    conditions: str = ""
-    warnings: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    row: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Task(ABC):

@@ -13,7 +13,8 @@ import torch
 from atmc_search.errors import AtmcError, RunError
 from atmc_search.registry import refuse_imports
 from atmc_search.results import RunFolder
-from atmc_search.tasks.base import Start, Task, parent_of
+from atmc_search.tasks.base import Task
+from atmc_search.tasks.start import Start, parent_of
 from atmc_search.tasks.trials import TrialSpace, checked
 
 _REMEDY = "if you trust the run folder, add --trust (trust=True)"

@@ -14,7 +14,7 @@ from atmc_search.errors import SpecError
 from atmc_search.measure import Measurement, measure
 from atmc_search.models import placed
 from atmc_search.tasks.atmc.spec import AtmcSpec
-from atmc_search.tasks.base import Start
+from atmc_search.tasks.start import Start
 
 
 def architecture_of(spec: AtmcSpec, data: Splits) -> Architecture:

@@ -20,7 +20,8 @@ from atmc_search.tasks.atmc.build import architecture_of, augmentation_of, measu
 from atmc_search.tasks.atmc.data import AtmcData
 from atmc_search.tasks.atmc.model_facts import dense_bytes
 from atmc_search.tasks.atmc.spec import AtmcSpec
-from atmc_search.tasks.base import Report, Start
+from atmc_search.tasks.base import Report
+from atmc_search.tasks.start import Start
 from atmc_search.training import Guard, Selection, Step, build_loss, make_optimizer, train_epoch
 
 _IMAGES = 500

@@ -19,7 +19,7 @@ from atmc_search.models import placed
 from atmc_search.tasks.atmc.build import architecture_of, dense_model, measured_as_asked
 from atmc_search.tasks.atmc.deploy import Deployed
 from atmc_search.tasks.atmc.spec import AtmcSpec
-from atmc_search.tasks.base import Start
+from atmc_search.tasks.start import Start
 
 
 @dataclass(frozen=True)

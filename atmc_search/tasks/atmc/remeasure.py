@@ -19,7 +19,8 @@ from atmc_search.models import placed
 from atmc_search.registry import refuse_imports, validated
 from atmc_search.spec import Component
 from atmc_search.tasks.atmc.spec import AtmcSpec, EvaluateSpec
-from atmc_search.tasks.base import Figure, Remeasured, Start
+from atmc_search.tasks.remeasured import Figure, Remeasured
+from atmc_search.tasks.start import Start
 
 MASKING_IMAGES = 200
 """How many images `remeasure` makes the checks against gradient masking on."""

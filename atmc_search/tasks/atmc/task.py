@@ -28,7 +28,9 @@ from atmc_search.tasks.atmc.remeasure import curves, evaluated, remeasured
 from atmc_search.tasks.atmc.spec import AtmcSpec
 from atmc_search.tasks.atmc.start_keys import earlier_start_keys, start_figures_key, start_key
 from atmc_search.tasks.atmc.training import Training
-from atmc_search.tasks.base import Remeasured, Report, Start, Task
+from atmc_search.tasks.base import Report, Task
+from atmc_search.tasks.remeasured import Remeasured
+from atmc_search.tasks.start import Start
 from atmc_search.training import LOSSES
 from atmc_search.training.state import State, grouped, joined
 from atmc_search.version import __version__

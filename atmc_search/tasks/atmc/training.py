@@ -19,7 +19,7 @@ from atmc_search.tasks.atmc.constraints import low_ranks
 from atmc_search.tasks.atmc.deploy import FIGURES_BYTES, Deployed, Deployer, overhead_bytes
 from atmc_search.tasks.atmc.parts import TrialParts, parts_of
 from atmc_search.tasks.atmc.spec import AtmcSpec
-from atmc_search.tasks.base import Start
+from atmc_search.tasks.start import Start
 from atmc_search.training import (
     AttackedBatches,
     EpochStats,
