@@ -122,7 +122,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, spec: Path) -> Path:
         (["verify", "RUN", "--trial", "two"], "'two' is not a valid integer"),
         (["verify", "RUN", "--trial", "0"], "the artifact of trial 0 is missing"),
         (["verify", "RUN", "--trial", "4"], "the artifact of trial 4 is missing"),
-        (["verify", "RUN", "--split", "train"], "'train' is not one of 'test', 'validation'"),
+        (["verify", "RUN", "--split", "train"], "--split 'train': is not one of 'test', 'validation'"),
         (["verify", "RUN", "--device", "abacus"], "--device abacus: torch cannot use it"),
         (["report", "RUN", "--out", "front.bmp"], "must end in .png or .svg"),
         (["report", "RUN", "--out", "no/such/folder/front.png"], "no/such/folder/front.png: cannot be written"),

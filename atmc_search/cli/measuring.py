@@ -69,21 +69,23 @@ def verify(
     from atmc_search.api import runs
     from atmc_search.report import columns_in
     from atmc_search.results import RunFolder
-    from atmc_search.tasks.stored import recorded, stored_artifacts
+    from atmc_search.tasks.stored import recorded, stored_artifacts, trial_space
 
-    trials = runs.load_trials(run)
+    trials, folder = runs.load_trials(run), RunFolder.open(run)
+    space = trial_space(folder, trust=trust)
+    measured_on = _split_of(space.task, split)
     check_device(device)
     options = {"attack": attack_component(attack, steps, restarts), "eps": eps, "checks": checks or None}
     options = {name: value for name, value in options.items() if value is not None}
     chosen = _numbered(trials, numbers) if numbers else runs.front(trials)
     found = []
-    for stored in stored_artifacts(RunFolder.open(run), chosen, trust=trust):
+    for stored in stored_artifacts(folder, space, chosen, trust=trust):
         with _named(stored.path):
             again = stored.task.remeasure(
                 stored.artifact,
                 stored.spec,
                 stored.data,
-                split=_split_of(stored.task, split),
+                split=measured_on,
                 options=options,
                 start=stored.start,
                 device=device,
@@ -106,13 +108,18 @@ def _print_measured(found: Sequence[tuple[Stored, Remeasured]], columns: Sequenc
     from atmc_search.report.labels import column_named, label
     from atmc_search.tasks.stored import recorded
 
+    def exact(name: str, value: float | None) -> str:
+        whole = value is None or abs(value) >= 10 or column_named(name, columns).kind == "int64"
+        return number(value, 6, missing="") if whole else f"{value:.4f}"
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     names = [figure.name for figure in found[0][1].figures] if found else []
     checked = checked or any(again.warnings for _, again in found)
     words = {name: label(column_named(name, columns)) for name in names}
     headings = ["trial", "bytes"]
+    bounded = {figure.name for _, again in found for figure in again.figures if figure.low is not None}
     for name in names:
-        headings += [words[name], "95 % interval"]
+        headings += [words[name], *(["95 % interval"] if name in bounded else [])]
     headings += [f"recorded {words[name]}" for name in names] + (["warnings"] if checked else [])
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
@@ -120,8 +127,8 @@ def _print_measured(found: Sequence[tuple[Stored, Remeasured]], columns: Sequenc
         cells = [str(stored.row["trial"]), f"{len(stored.artifact):,}"]
         for figure in again.figures:
             ends = "" if figure.low is None or figure.high is None else f"{figure.low:.3f} to {figure.high:.3f}"
-            cells += [_exact(figure.value), ends]
-        cells += [_exact(recorded(stored, name)) for name in names]
+            cells += [exact(figure.name, figure.value), *([ends] if figure.name in bounded else [])]
+        cells += [exact(name, recorded(stored, name)) for name in names]
         table.add_row(*cells, *([",".join(again.warnings) or "none"] if checked else []))
     console().print(table)
     if found:
@@ -134,10 +141,6 @@ def _print_measured(found: Sequence[tuple[Stored, Remeasured]], columns: Sequenc
     for stored, again in found:
         for name, sentence in again.warnings.items():
             echo(f"trial {stored.row['trial']} fails {name}: {sentence}")
-
-
-def _exact(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}" if abs(value) < 10 else number(value, 6)
 
 
 @click.command()
@@ -183,9 +186,11 @@ def curves(
     from atmc_search.report.curves import spread
     from atmc_search.report.figures import draw_curves
     from atmc_search.results import RunFolder
-    from atmc_search.tasks.stored import stored_artifacts
+    from atmc_search.tasks.stored import stored_artifacts, trial_space
 
-    trials = runs.load_trials(run)
+    trials, folder = runs.load_trials(run), RunFolder.open(run)
+    space = trial_space(folder, trust=trust)
+    measured_on = _split_of(space.task, split)
     check_device(device)
     picture = out or (None if as_json else run / "curves.png")
     if picture is not None and picture.suffix not in (".png", ".svg"):  # said before the measuring, not after
@@ -203,10 +208,9 @@ def curves(
         "attack": attack_component(attack, None, None),
     }
     options = {name: value for name, value in options.items() if value is not None}
-    rows, measured_on = [], ""
-    for stored in stored_artifacts(RunFolder.open(run), chosen, trust=trust):
+    rows = []
+    for stored in stored_artifacts(folder, space, chosen, trust=trust):
         with _named(stored.path):
-            measured_on = _split_of(stored.task, split)
             found = stored.task.curves(
                 stored.artifact,
                 stored.spec,
@@ -246,7 +250,7 @@ def _split_of(task: type[Task], split: str | None) -> str:
         AtmcError: the task has none of that name.
     """
     if split is not None and split not in task.splits:
-        raise AtmcError(f"--split {split}: the task measures on {' or '.join(task.splits)}; name one of these")
+        raise AtmcError(f"--split {split!r}: is not one of {', '.join(map(repr, task.splits))}; name one of these")
     return split or task.splits[0]
 
 

@@ -17,7 +17,8 @@ State = TypeVar("State")
 class Constraint(ABC, Generic[State]):
     """A set of allowed weights, with a projection onto it.
 
-    Laws, tested for every constraint: after `project` the `violation` is 0; projecting twice changes nothing.
+    Laws, tested for every constraint: after `project` the `violation` is 0; projecting twice changes nothing. Both are
+    computed in the tensors' own precision: 0.3 in Python is less than 0.3 in float32.
     Implementations are immutable and keep no state of their own: what a projection learns (a codebook, say) is
     returned, plain data that a checkpoint can hold.
     """

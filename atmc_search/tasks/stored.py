@@ -55,23 +55,37 @@ class Stored:
         return None
 
 
-def stored_artifacts(folder: RunFolder, trials: pd.DataFrame, *, trust: bool) -> Iterator[Stored]:
-    """Reads the artifacts of some trials, one after the other.
+def trial_space(folder: RunFolder, *, trust: bool) -> TrialSpace:
+    """The study of a run, as its task reads it.
 
     Args:
         folder: the run.
-        trials: rows of it.
-        trust: whether to import what the folder's spec names as "module:attribute", which runs that code.
+        trust: whether to import a task that the folder's spec names as "module:attribute", which runs that code.
 
     Raises:
         SpecError: the task does not take the folder's spec.
-        RunError: an artifact is missing, or not the one that was measured; its trial failed; or code would be imported
-            without `trust`.
+        RunError: code would be imported without `trust`.
     """
     study = folder.spec()
     if not trust:
         refuse_imports({"task": study.task}, str(folder.spec_path), _REMEDY)
-    space = TrialSpace.of(checked(study, str(folder.spec_path)))
+    return TrialSpace.of(checked(study, str(folder.spec_path)))
+
+
+def stored_artifacts(folder: RunFolder, space: TrialSpace, trials: pd.DataFrame, *, trust: bool) -> Iterator[Stored]:
+    """Reads the artifacts of some trials, one after the other.
+
+    Args:
+        folder: the run.
+        space: of its study (`trial_space`).
+        trials: rows of it.
+        trust: whether to import what their specs name as "module:attribute", which runs that code.
+
+    Raises:
+        RunError: an artifact is missing, or not the one that was measured; its trial failed; or code would be imported
+            without `trust`.
+    """
+    study = space.study
     torch.set_num_threads(max(1, int(study.resources.cpu)))  # as in the sweep: sums in the same order
     loaded: dict[str, Any] = {}
     for row in _records(trials, list(space.distributions)):

@@ -86,6 +86,8 @@ def _results(calls: Sequence[Callable[[], str | None]], workers: int, device: st
     if not workers:
         yield from (call() for call in calls)
         return
+    # Workers that are killed at a stop leave semaphores, of which Python's tracker would tell at length.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(device,))
     try:

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from atmc_search.results import RunFolder
-from atmc_search.tasks.stored import recorded, stored_artifacts
+from atmc_search.tasks.stored import recorded, stored_artifacts, trial_space
 
 
 def measured_again(folder: RunFolder, trials: pd.DataFrame, *, split: str) -> Iterator[dict[str, Any]]:
     """A row an artifact: its trial, what was measured, and what the sweep recorded of the same figures."""
-    for stored in stored_artifacts(folder, trials, trust=False):
+    for stored in stored_artifacts(folder, trial_space(folder, trust=False), trials, trust=False):
         again = stored.task.remeasure(
             stored.artifact,
             stored.spec,

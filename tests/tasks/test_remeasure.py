@@ -23,7 +23,7 @@ from atmc_search.spec import Component, parse_study
 from atmc_search.tasks import Start, TrialSpace
 from atmc_search.tasks.atmc import ATMC_COLUMNS, AtmcSpec, AtmcTask
 from atmc_search.tasks.atmc.remeasure import EPS_SHARES, MASKING_IMAGES, default_radii
-from atmc_search.tasks.stored import Stored, recorded, stored_artifacts
+from atmc_search.tasks.stored import Stored, recorded, stored_artifacts, trial_space
 
 
 class Idle(Attack):
@@ -89,7 +89,7 @@ def one(rows: Any) -> dict[str, Any]:
 def remeasured(run: RunFolder, trials: pd.DataFrame, split: str, **options: Any) -> list[dict[str, Any]]:
     """As `verify` does: the row of every artifact, its warnings and notes, and what the sweep recorded."""
     rows = []
-    for stored in stored_artifacts(run, trials, trust=False):
+    for stored in stored_artifacts(run, trial_space(run, trust=False), trials, trust=False):
         again = stored.task.remeasure(
             stored.artifact,
             stored.spec,
@@ -114,7 +114,7 @@ def curves(run: RunFolder, trials: pd.DataFrame, split: str, **options: Any) -> 
         stored.task.curves(
             stored.artifact, stored.spec, stored.data, split=split, options=options, device="cpu", trust=False
         )
-        for stored in stored_artifacts(run, trials, trust=False)
+        for stored in stored_artifacts(run, trial_space(run, trust=False), trials, trust=False)
     ]
 
 

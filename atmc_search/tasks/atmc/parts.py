@@ -92,8 +92,7 @@ def parts_of(
         assert isinstance(support, Projected)
         target = TargetControl(settings.target, support, dense, len(layers))
         target.start()
-    support.begin()
-    ordered: list[Part | None] = [
+    listed: list[Part | None] = [
         support,
         codes,
         None if averaged is None else Average(model, averaged),
@@ -101,7 +100,10 @@ def parts_of(
         size,
         target,
     ]
-    return TrialParts(support, packer, target, tuple(part for part in ordered if part is not None))
+    ordered = tuple(part for part in listed if part is not None)
+    for part in ordered:
+        part.begin()
+    return TrialParts(support, packer, target, ordered)
 
 
 def support_of(
@@ -136,9 +138,9 @@ def support_of(
 
 def codes_of(settings: CompressSpec, support: Support, codebook_of: Callable[[Weights], Codebook]) -> Codes:
     """How the weights of the support go to codebooks."""
-    begin, every = settings.codebook_from, settings.dual_every
+    sets_in, every = settings.codebook_from, settings.dual_every
     match settings.codebook:
         case "admm":
-            return Admm(support, codebook_of, begin=begin, every=every, rho=settings.rho)
+            return Admm(support, codebook_of, sets_in=sets_in, every=every, rho=settings.rho)
         case "straight_through":
-            return StraightThrough(support, codebook_of, begin=begin, every=every)
+            return StraightThrough(support, codebook_of, sets_in=sets_in, every=every)

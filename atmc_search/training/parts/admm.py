@@ -42,11 +42,11 @@ class Admm(Codes):
         support: Support,
         codebook_of: Callable[[Weights], Codebook],
         *,
-        begin: float,
+        sets_in: float,
         every: int,
         rho: float,
     ) -> None:
-        super().__init__(support, codebook_of, begin=begin, every=every)
+        super().__init__(support, codebook_of, sets_in=sets_in, every=every)
         self.rho = rho
         self.admm: AdmmState | None = None
 

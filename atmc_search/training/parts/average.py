@@ -33,9 +33,14 @@ class Average(Part):
 
     @torch.no_grad()
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """Starts at the model's present state. Its tensors must go on being written in place, as optimizers do."""
+        """Of this model, whose tensors must always be written in place, as optimizers do."""
         self._live = _floats(model)
         self._decay = decay
+        self.begin()
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """It starts at the model's present state."""
         self.tensors = {name: tensor.clone() for name, tensor in self._live.items()}
         self.steps = 0
 

@@ -34,7 +34,7 @@ class Moment:
 class Part(ABC):
     """A part of training. Every hook has a default that does nothing.
 
-    A step (`training.Step`) calls the hooks of all parts in the order of its list:
+    `begin` of each comes first. A step (`training.Step`) calls the hooks of all parts in the order of its list:
 
     1. `seen` of each, one within the other. Inside: the attack, the loss, `objective` of each, the backward pass.
     2. The gradient is clipped. `before_step` of each.
@@ -43,6 +43,9 @@ class Part(ABC):
     A part may hold references to parts before it in the list, and ask them. A later part finds what the earlier ones
     did in the same hook: the codebook's penalty, for one, finds whether the support's search is over.
 
+    The file that ships is packed from `Support.chosen`, inside `final` of each. A part whose rule must hold in the file
+    has to hold in that too: a search by scores, for one, chooses among weights of its own.
+
     Laws: a part changes only weights and gradients that it was given, and only in its hooks. What it does in a step
     follows from the weights, the gradients, the moment and its own state. `load` of what `state` gave makes another
     part of equal settings continue to the bit; what the weights themselves show is no state.
@@ -50,6 +53,9 @@ class Part(ABC):
 
     name: ClassVar[str]
     """Under which a checkpoint holds its state. No two parts of a list share one."""
+
+    def begin(self) -> None:
+        """Training starts: called once, before the first step, of all parts in order. The weights are the start's."""
 
     def seen(self, at: Moment) -> AbstractContextManager[None]:
         """Inside, the network is what the step attacks and differentiates. On leaving, the weights are as before."""

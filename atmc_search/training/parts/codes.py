@@ -19,16 +19,16 @@ class Codes(Part):
     Attributes:
         support: which weights stay. While it searches, no codebook sets in.
         codebook_of: gives the codebook constraint for the support's weights as they are when it sets in.
-        begin: share of training after which it sets in.
+        sets_in: share of training after which it does.
         every: steps between updates of the centres.
     """
 
     def __init__(
-        self, support: Support, codebook_of: Callable[[Weights], Codebook], *, begin: float, every: int
+        self, support: Support, codebook_of: Callable[[Weights], Codebook], *, sets_in: float, every: int
     ) -> None:
         self.support = support
         self.codebook_of = codebook_of
-        self.begin = begin
+        self.sets_in = sets_in
         self.every = every
 
     @property
@@ -42,7 +42,7 @@ class Codes(Part):
         """The centres of each tensor, by its name; empty where the codebook has not set in."""
 
     def _waits(self, at: Moment) -> bool:
-        return self.support.searching or at.progress < self.begin
+        return self.support.searching or at.progress < self.sets_in
 
     def _is_due(self, at: Moment) -> bool:
         """Whether the centres are updated after this step."""

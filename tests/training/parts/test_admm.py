@@ -128,7 +128,7 @@ def bound(model: nn.Module, keep: float = 0.2, **settings: object) -> tuple[Proj
     """A support of the model's largest weights, and codes on it."""
     weights = constrained_weights(model, factorise(model, "none"))
     support = Projected(weights, round(keep * sum(weight.numel() for weight in weights.values())))
-    given: dict[str, object] = {"bits": 2, "begin": 0.5, "every": 3, "rho": 0.1, **settings}
+    given: dict[str, object] = {"bits": 2, "sets_in": 0.5, "every": 3, "rho": 0.1, **settings}
     codebook = Codebook(given.pop("bits"))  # type: ignore[arg-type]
     return support, Admm(support, lambda weights: codebook, **given)  # type: ignore[arg-type]
 
@@ -137,7 +137,7 @@ def bound(model: nn.Module, keep: float = 0.2, **settings: object) -> tuple[Proj
 @pytest.mark.parametrize("begin", [0.0, 0.5])
 def test_divergence_is_a_failed_trial_with_a_reason(digits, lr, begin):
     model = small_model()
-    parts = bound(model, begin=begin, every=1)
+    parts = bound(model, sets_in=begin, every=1)
     stage = plain_stage(epochs=3, lr=lr, batch_size=16)
     with pytest.raises(
         TrialFailed, match=r"diverged: (train loss is (nan|inf) in epoch \d \(peak lr|weights are not finite)"
@@ -178,7 +178,7 @@ def test_admm_draws_the_weights_to_their_codebook(digits):
 
     def distance(rho: float) -> float:
         model = small_model("mlp", hidden=[16])
-        parts = bound(model, bits=1, begin=0.0, rho=rho, every=10)
+        parts = bound(model, bits=1, sets_in=0.0, rho=rho, every=10)
         train(step_of(model, plain_stage(epochs=8, lr=0.02, batch_size=32), parts=parts), digits)
         codebook = Codebook(1)
         weights = {name: w.detach() for name, w in parts[0].weights.items()}
@@ -193,7 +193,7 @@ def test_steps_with_rho_zero_equal_steps_without_a_codebook(digits):
     states = []
     for count in (2, 1):
         model = small_model()
-        parts = bound(model, rho=0.0, begin=0.0)[:count]
+        parts = bound(model, rho=0.0, sets_in=0.0)[:count]
         train(step_of(model, plain_stage(epochs=1, lr=0.05, batch_size=64), parts=parts), digits)
         states.append(model.state_dict())
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
@@ -202,7 +202,7 @@ def test_steps_with_rho_zero_equal_steps_without_a_codebook(digits):
 def test_one_constrained_step_is_the_paper_s(digits):
     """θ ← top-k(θ − γ ∇[f + ρ/2 ‖θ − θ' + u‖²]), in numpy, on one batch without adversary, decay or momentum."""
     model = small_model("mlp", hidden=[6])
-    support, codes = bound(model, keep=0.3, bits=1, rho=0.7, begin=0.0, every=1)
+    support, codes = bound(model, keep=0.3, bits=1, rho=0.7, sets_in=0.0, every=1)
     stage = plain_stage(epochs=1, lr=0.1, batch_size=1000, momentum=0.0, weight_decay=0.0)
     before = {n: w.detach().clone() for n, w in support.weights.items()}
     copies, _ = Codebook(1).project(before, {})

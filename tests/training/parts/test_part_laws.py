@@ -53,7 +53,7 @@ def coded(kind: type[Codes], begin: float, price: float, weights: Weights, model
     support = Projected(weights, K)
     rest: dict[str, Any] = {"rho": 0.3} if kind is Admm else {}
     bits = {name: 2 + i for i, name in enumerate(weights)}
-    return [support, kind(support, lambda w: Codebook(bits, 3, price), begin=begin, every=3, **rest)]
+    return [support, kind(support, lambda w: Codebook(bits, 3, price), sets_in=begin, every=3, **rest)]
 
 
 def teacher() -> nn.Module:
@@ -89,8 +89,8 @@ def test_a_part_that_loads_a_state_goes_on_to_the_bit(name, tiny_splits):
     def made() -> Any:
         model = small_model()
         found = MAKERS[name](constrained_weights(model, factorise(model, "none")), model)
-        if isinstance(found[0], Support):
-            found[0].begin()
+        for part in found:
+            part.begin()
         return step_of(model, plain_stage(epochs=2, lr=0.05, batch_size=50), FGSM(), parts=found)
 
     whole, again = made(), made()

@@ -49,7 +49,7 @@ def test_after_every_step_all_factors_together_keep_the_budget(digits, factors, 
     dense = sum(m.weight.numel() for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
     support = bound(model, factors, keep)
     counts = Counts(support.weights)
-    codes = Admm(support, lambda weights: Codebook(2), begin=0.3, every=3, rho=0.1)
+    codes = Admm(support, lambda weights: Codebook(2), sets_in=0.3, every=3, rho=0.1)
     train(step_of(model, plain_stage(epochs=2, lr=0.05, batch_size=64), parts=[support, codes, counts]), digits)
     assert len(counts.found) == 8
     assert counts.found == [round(keep * dense)] * 8  # full: dense gradients leave no weight at zero

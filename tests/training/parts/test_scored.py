@@ -82,7 +82,7 @@ def test_no_codebook_sets_in_before_the_search_is_over(kind):
     support = scored(harp=False)
     support.begin()
     rest = {"rho": 0.1} if kind is Admm else {}
-    codes = kind(support, lambda weights: Codebook(2), begin=0.0, every=1, **rest)
+    codes = kind(support, lambda weights: Codebook(2), sets_in=0.0, every=1, **rest)
     set_in = []
     for i in range(8):
         at = Moment(i, 8)

@@ -34,11 +34,11 @@ def fresh() -> nn.Module:
 
 
 def bound(
-    model: nn.Module, k: int, factors: Any = "none", *, bits: int = 4, begin: float = 0.0, every: int = 1
+    model: nn.Module, k: int, factors: Any = "none", *, bits: int = 4, sets_in: float = 0.0, every: int = 1
 ) -> tuple[Projected, StraightThrough]:
     """A support of the k largest weights, and codes on it."""
     support = Projected(constrained_weights(model, factorise(model, factors)), k)
-    return support, StraightThrough(support, lambda weights: Codebook(bits), begin=begin, every=every)
+    return support, StraightThrough(support, lambda weights: Codebook(bits), sets_in=sets_in, every=every)
 
 
 def train(model: nn.Module, data: DeviceData, parts: Sequence[Part], attack: Attack | None = None) -> None:
@@ -92,7 +92,7 @@ class Watching(Attack):
 @pytest.mark.parametrize("factors", ["none", "uvc", "uvc_plain"])
 def test_attacks_see_the_codebook_s_values_and_training_goes_on_from_the_latent_ones(images, factors):
     model = fresh()
-    support, codes = bound(model, 200, factors, bits=2, begin=0.5)
+    support, codes = bound(model, 200, factors, bits=2, sets_in=0.5)
     watching = Watching()
     watching._weights = dict(support.weights)
     train(model, images, [support, codes], watching)
