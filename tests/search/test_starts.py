@@ -220,7 +220,7 @@ def test_a_trial_starts_from_another_trial(server: TrialServer) -> None:
 def test_a_trial_that_starts_from_a_trial_without_a_file_fails_with_that_reason(server: TrialServer) -> None:
     report = report_of(server, 4, **{START_TRIAL: 3})
     assert report["state"] == "failed"
-    assert report["reason"].endswith("00003.atmc: is missing, so no trial can start from trial 3")
+    assert report["reason"].endswith("artifacts: holds no artifact of trial 3, so no trial can start from it")
 
 
 def test_a_task_that_takes_no_other_trial_as_a_start_says_so(
