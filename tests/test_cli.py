@@ -253,8 +253,9 @@ def test_an_empty_front_is_said(atmc: Run, spec: Path, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "typed")
     folder.create(study)
     columns = (*STUDY_COLUMNS, *ATMC_COLUMNS, *parameter_columns(study.distributions))
-    folder.append({"trial": 0, "state": "failed"}, columns, 0)
-    assert "the front is empty" in atmc("front", folder.path).out
+    folder.append({"trial": 0, "state": "failed", "reason": "KeyError: 'x'"}, columns, 0)
+    said = atmc("front", folder.path).out
+    assert "the front is empty: all 1 trials failed, trial 0 because: KeyError: 'x'; mend that, and run" in said
     assert json.loads(atmc("front", folder.path, "--json").out) == []
     assert pd.read_csv(io.StringIO(atmc("front", folder.path, "--csv").out)).empty
     assert atmc("report", folder.path).code == 0

@@ -94,6 +94,18 @@ def attack_component(name: str | None, steps: int | None, restarts: int | None) 
     return component
 
 
+def _why_empty(trials: pd.DataFrame) -> str:
+    """What happened to the trials of an empty front, in words."""
+    failed = trials[trials["state"] == "failed"]
+    if len(failed) and len(failed) == len(trials):
+        said = failed[failed["reason"].notna()]
+        why = (
+            f", trial {said['trial'].iloc[-1]} because: {printable(str(said['reason'].iloc[-1]))}" if len(said) else ""
+        )
+        return f"all {len(trials)} trials failed{why}; mend that, and run the study again with --retry-failed"
+    return "no trial was measured" + (" within the constraints" if trials.attrs["constraints"] else "")
+
+
 def print_front(trials: pd.DataFrame) -> pd.DataFrame:
     """Prints the front of a run's trials; returns it."""
     from atmc_search.api.runs import front
@@ -101,7 +113,7 @@ def print_front(trials: pd.DataFrame) -> pd.DataFrame:
 
     rows = front(trials)
     if rows.empty:
-        echo("the front is empty: no trial was measured within the constraints")
+        echo(f"the front is empty: {_why_empty(trials)}")
     else:
         sampled = [column.name for column in columns_in(trials.attrs) if column.role == "parameter"]
         console().print(front_table(rows, trials.attrs["objectives"], sampled))

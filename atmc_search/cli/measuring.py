@@ -72,12 +72,13 @@ def verify(
     from atmc_search.tasks.stored import recorded, stored_artifacts, trial_space
 
     trials, folder = runs.load_trials(run), RunFolder.open(run)
+    chosen = _numbered(trials, numbers) if numbers else runs.front(trials)
     space = trial_space(folder, trust=trust)
     measured_on = _split_of(space.task, split)
     check_device(device)
     options = {"attack": attack_component(attack, steps, restarts), "eps": eps, "checks": checks or None}
     options = {name: value for name, value in options.items() if value is not None}
-    chosen = _numbered(trials, numbers) if numbers else runs.front(trials)
+    _check_options(space.task, options, steps=steps, restarts=restarts)
     found = []
     for stored in stored_artifacts(folder, space, chosen, trust=trust):
         with _named(stored.path):
@@ -183,12 +184,12 @@ def curves(
     """
     from atmc_search.api import runs
     from atmc_search.report import curve_data
-    from atmc_search.report.curves import spread
     from atmc_search.report.figures import draw_curves
     from atmc_search.results import RunFolder
     from atmc_search.tasks.stored import stored_artifacts, trial_space
 
     trials, folder = runs.load_trials(run), RunFolder.open(run)
+    chosen = _numbered(trials, numbers) if numbers else _spread_front(trials)
     space = trial_space(folder, trust=trust)
     measured_on = _split_of(space.task, split)
     check_device(device)
@@ -197,11 +198,6 @@ def curves(
         raise AtmcError(f"--out {picture}: must end in .png or .svg; rename it")
     if picture is not None and not picture.parent.is_dir():
         raise AtmcError(f"--out {picture}: cannot be written (no such folder); choose another place")
-    if numbers:
-        chosen = _numbered(trials, numbers)
-    else:
-        chosen = runs.front(trials)
-        chosen = chosen.iloc[spread(len(chosen))]
     options = {
         "eps": None if eps is None else _list_of(float, eps, "--eps", "0,0.05,0.1"),
         "steps": None if steps is None else _list_of(int, steps, "--steps", "1,10,100"),
@@ -252,6 +248,30 @@ def _split_of(task: type[Task], split: str | None) -> str:
     if split is not None and split not in task.splits:
         raise AtmcError(f"--split {split!r}: is not one of {', '.join(map(repr, task.splits))}; name one of these")
     return split or task.splits[0]
+
+
+def _check_options(task: type[Task], options: Mapping[str, Any], *, steps: int | None, restarts: int | None) -> None:
+    """Passes if the task's `remeasure` knows what was asked for.
+
+    Raises:
+        AtmcError: names the option.
+    """
+    given = {"--steps": steps, "--restarts": restarts}
+    words = [*(name for name, value in given.items() if value is not None), *(f"--{name}" for name in options)]
+    unknown = [name for name in options if name not in task.remeasure_options]
+    if unknown:
+        flag = words[0] if unknown[0] == "attack" else f"--{unknown[0]}"
+        known = ", ".join(f"--{name}" for name in task.remeasure_options) or "only --split"
+        raise AtmcError(f"{flag}: has no meaning for artifacts of {task.__name__}, which take {known}; remove it")
+
+
+def _spread_front(trials: pd.DataFrame) -> pd.DataFrame:
+    """Up to four trials of the front, from one end to the other."""
+    from atmc_search.api import runs
+    from atmc_search.report.curves import spread
+
+    front = runs.front(trials)
+    return front.iloc[spread(len(front))]
 
 
 @contextmanager

@@ -127,7 +127,8 @@ def _check_output(model: nn.Module, input_shape: tuple[int, int, int], classes: 
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if shape != (2, classes):
         raise SpecError(
-            f"{where}: returns {shape} for images {tuple(zeros.shape)}; it must return (2, {classes}) logits"
+            f"{where}: returns {shape} for images {tuple(zeros.shape)}; it must return (2, {classes}) logits: set its "
+            f"number of classes (in torchvision, num_classes: {classes})"
         )
 
 

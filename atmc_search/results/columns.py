@@ -170,7 +170,9 @@ STUDY_COLUMNS: tuple[Column, ...] = (
     _study("epoch", "int64", "epochs", "epochs of the trial's own training that are done (0: just started)"),
     _study("epochs", "int64", "epochs", "epochs that the trial was to run"),
     _study("seed", "int64", "", "seed of the trial: the spec's plus the trial's number"),
-    _study("start", "string", "", "what the trial started from: trained, file NAME SHA-256, or trial NUMBER SHA-256"),
+    _study(
+        "start", "string", "", "what the trial started from: none, trained, file NAME SHA-256, or trial NUMBER SHA-256"
+    ),
     _study("artifact", "string", "", "path of the trial's artifact, relative to the run folder"),
     _study("artifact_sha256", "string", "", "SHA-256 of that file"),
     _study("fingerprint", "string", "", "12 hex digits of all that defines the study's results"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from atmc_search.errors import SpecError, did_you_mean, written
+from atmc_search.errors import AtmcError, DataError, SpecError, did_you_mean, written
 from atmc_search.results import STUDY_COLUMNS, Column
 from atmc_search.search.recent import Recent
 from atmc_search.search.server import KEPT_DATA
@@ -55,7 +55,6 @@ def prepare(study: StudySpec) -> Prepared:
     """
     trials = TrialSpace.of(study)
     spec, task = trials.study, trials.task
-    check_columns(task)
     metrics = {c.name: c for c in task.columns if c.numeric}
     for section, names in (("objectives", list(spec.objectives)), ("constraints", list(spec.constraints))):
         for name in names:
@@ -82,7 +81,7 @@ def prepare(study: StudySpec) -> Prepared:
         checked.add(seen)
         key = task.load_key(trial)
         if key not in data:
-            data[key] = task.load(trial)
+            data[key] = _loaded(task, trial)
         loaded = data[key]
         inputs |= task.inputs(trial, loaded)
         described.setdefault(key, task.describe(trial, loaded))
@@ -100,34 +99,19 @@ def prepare(study: StudySpec) -> Prepared:
     return Prepared(trials, dict(data.items()), lines, inputs, columns, _reference(spec, metrics, worst))
 
 
-def check_columns(task: type[Task]) -> None:
-    """Passes if a task's columns can stand in one table with those that every study has.
+def _loaded(task: type[Task], trial: TrialSpec) -> Any:
+    """What the task loads for a trial.
 
     Raises:
-        SpecError: one is of a type that Parquet is not given here, stands twice, or has a name of the study's own.
+        DataError: it cannot, whatever its reason.
     """
-    own = {column.name for column in STUDY_COLUMNS}
-    seen: set[str] = set()
-    for column in task.columns:
-        where = f"task {task.__name__}: column {column.name!r}"
-        if column.name in own:
-            raise SpecError(f"{where}: is a column that every study has; rename it")
-        if column.name in seen:
-            raise SpecError(f"{where}: is declared twice; rename one of them")
-        if column.name.startswith("trial."):
-            raise SpecError(f"{where}: names that begin with 'trial.' are those of sampled values; rename it")
-        if column.kind not in ("bool", "int64", "float64", "string"):
-            raise SpecError(f"{where}: kind = {written(column.kind)}: a metric is bool, int64, float64 or string")
-        if not column.low <= column.high:
-            raise SpecError(f"{where}: low = {column.low:g} is above high = {column.high:g}; exchange them")
-        seen.add(column.name)
-    for column in task.columns:
-        for other in filter(None, (column.samples, column.baseline)):
-            if other not in seen:
-                raise SpecError(
-                    f"task {task.__name__}: column {column.name!r} refers to a column {other!r}, which the task does "
-                    "not declare; declare it, or remove the reference"
-                )
+    try:
+        return task.load(trial)
+    except AtmcError:
+        raise
+    except Exception as error:  # a user's task may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"task {task.__name__}: its load failed ({reason}); mend it, or what it reads") from error
 
 
 def _check_bounds(spec: StudySpec, metrics: Mapping[str, Column], least: Mapping[str, float]) -> None:

@@ -117,11 +117,14 @@ class TrialTrainable(tune.Trainable):
             report = self._go_on(number)
             if report is not None:
                 return dict(report)
+        before = self._task.epoch
         metrics = _checked(self._task, self._task.step(), self._trials.study)
+        if self._task.epoch <= before:
+            raise TrialFailed(f"after a step its task still says epoch {before}; step must add to self.epoch")
         self._facts["epoch"] = self._task.epoch
         report = {**metrics, **self._facts, "state": "complete" if self._task.done else "running"}
         if all(metrics.get(name) is not None for name in self._trials.study.objectives):
-            path, digest = ray.get(self._server.put_artifact.remote(number, self._task.artifact()))
+            path, digest = ray.get(self._server.put_artifact.remote(number, _artifact(self._task)))
             report |= {"artifact": path, "artifact_sha256": digest}
         if report["state"] == "running":
             self._save(number, report)
@@ -173,7 +176,11 @@ class TrialTrainable(tune.Trainable):
         start = self._start(spec, data, number)
         self._facts["start"] = start.origin
         meta = facts_of(self._trials.study.name, inputs, trial=number)
-        return kind(spec, data, start, device=self._device, meta=meta)
+        task = kind(spec, data, start, device=self._device, meta=meta)
+        for name in ("epochs", "epoch"):
+            if not isinstance(getattr(task, name, None), int):
+                raise TrialFailed(f"its task has no whole number in self.{name}; set it in __init__")
+        return task
 
     def _load(self, key: str) -> Any:
         if key not in self._data:
@@ -228,11 +235,14 @@ class TrialTrainable(tune.Trainable):
         try:
             with _heartbeat(lambda: server.renew_start.remote(key, number)):
                 start = make(report)
+            if not isinstance(start, Start):
+                raise TrialFailed(f"make_start returned {shown(start)}; it must return an atmc_search.tasks.Start")
             ray.get(server.put_start.remote(key, start.to_bytes()))
         except RayError:
             raise
         except Exception as error:
             if may_pass(error):
+                self._notes.append(f"makes its start again, as it failed by an error that may pass ({_line(error)})")
                 ray.get(server.give_up_start.remote(key, number, _line(error)))
                 self._free_memory()
                 return
@@ -269,13 +279,39 @@ def _line(error: Exception) -> str:
     return " ".join(text.split())[:500]
 
 
+_PLAIN = {
+    "bool": "a plain bool",
+    "int64": "a whole number, e.g. int(value)",
+    "float64": "a plain number, e.g. float(value)",
+    "string": "a text, e.g. str(value)",
+}
+
+
+def _artifact(task: Task) -> bytes:
+    """The bytes of the task's last measurement.
+
+    Raises:
+        TrialFailed: they are something else.
+    """
+    data = task.artifact()
+    if not isinstance(data, bytes):
+        raise TrialFailed(f"artifact returned {shown(data)}; it must return the bytes of a file")
+    return data
+
+
 def _checked(task: Task, metrics: Mapping[str, Any], study: StudySpec) -> Mapping[str, Any]:
     """What a task's step returned, if the table can hold it and the search can rank it.
 
     Raises:
-        TrialFailed: a value of another type than its column's, an objective or bounded metric that is not finite, or
-            none on the last epoch.
+        TrialFailed: no mapping, a metric without a column, a value of another type than its column's, an objective or
+            bounded metric that is not finite, or none on the last epoch.
     """
+    if not isinstance(metrics, Mapping):
+        raise TrialFailed(
+            f"step returned {shown(metrics)}; it must return metrics by column name, e.g. {{'error': 0.1}}"
+        )
+    if unknown := sorted(map(str, metrics.keys() - {column.name for column in task.columns})):
+        raise TrialFailed(f"step returned {shown(unknown[0])}, which is no column of its task; declare it in columns")
     ranked = {*study.objectives, *study.constraints}
     for column in task.columns:
         value = metrics.get(column.name)
@@ -287,7 +323,9 @@ def _checked(task: Task, metrics: Mapping[str, Any], study: StudySpec) -> Mappin
         if fits and column.name in ranked and not math.isfinite(value):
             raise TrialFailed(f"{column.name} = {value}: not finite, so it cannot be ranked")
         if not fits or (column.kind == "int64" and not float(value).is_integer()):
-            raise TrialFailed(f"{column.name} = {shown(value)}: the task must return {column.kind}")
+            raise TrialFailed(
+                f"{column.name} = {shown(value)}: its column is {column.kind}; return {_PLAIN[column.kind]}"
+            )
     return metrics
 
 

@@ -59,6 +59,9 @@ class Task(ABC):
     splits: ClassVar[tuple[str, ...]] = ("test", "validation")
     """What `remeasure` can measure on; the first is what no search or choice has seen."""
 
+    remeasure_options: ClassVar[tuple[str, ...]] = ()
+    """What `remeasure` can be asked for beyond the split: of `attack`, `eps` and `checks`."""
+
     suffix: ClassVar[str] = ".artifact"
     """Of the files that hold its artifacts; in a run folder they are named by the trial's number."""
 
@@ -153,7 +156,7 @@ class Task(ABC):
     @classmethod
     def make_start(cls, spec: Any, data: Any, *, device: str, report: Report) -> Start:
         """Makes the start: trains the dense model, say. Default: nothing."""
-        return Start({})
+        return Start({}, origin="none")
 
     @classmethod
     def start_figures_key(cls, spec: Any, data: Any) -> str:
@@ -240,13 +243,13 @@ class Task(ABC):
             spec: of its trial.
             data: what `load` gives for that spec.
             split: one of `splits`.
-            options: what the user asked for beyond it (`attack`, `eps`, `checks`), by name; only what was given.
+            options: what the user asked for of `remeasure_options`, by name; only what was given.
             start: reads the trial's start, if the run still holds it.
             device: torch device.
             trust: whether code that the artifact names may be imported.
 
         Raises:
-            AtmcError: the artifact is damaged, or an option makes no sense for this task.
+            AtmcError: the artifact is damaged, or an option makes no sense.
         """
         raise AtmcError(f"task {cls.__name__}: does not say how to measure an artifact again; implement remeasure")
 

@@ -23,7 +23,7 @@ class Start:
     Attributes:
         tensors: by name.
         facts: figures that trials report beside their own, by column name.
-        origin: where it comes from: "trained", "file NAME SHA-256", or "trial NUMBER SHA-256".
+        origin: where it comes from: "trained", "file NAME SHA-256", "trial NUMBER SHA-256"; "none" if it is empty.
     """
 
     tensors: Mapping[str, Tensor]

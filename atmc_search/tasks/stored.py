@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -48,10 +49,22 @@ class Stored:
             return None
         names = (self.task.start_key(self.spec, self.data), *self.task.earlier_start_keys(self.spec))
         for name in names:
-            try:
-                return Start.from_bytes((self.folder.starts / f"{name}.safetensors").read_bytes())
-            except Exception:  # nosec B112 # no such file, or no start of ours: the next name, or none
-                continue
+            if (found := _start(self.folder.starts / f"{name}.safetensors")) is not None:
+                return found
+        if not str(self.row.get("start")).startswith("file "):
+            return None
+        # Its key needs the file of weights, which may be gone or changed: its origin tells it as well.
+        for path in sorted(self.folder.starts.glob("*.safetensors")):
+            if (found := _start(path)) is not None and found.tensors and found.origin == self.row["start"]:
+                return found
+        return None
+
+
+def _start(path: Path) -> Start | None:
+    """The start in a file; None where there is no such file, or no start of ours in it."""
+    try:
+        return Start.from_bytes(path.read_bytes())
+    except Exception:  # safetensors, JSON and torch each complain in their own way
         return None
 
 

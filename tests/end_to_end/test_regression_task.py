@@ -180,8 +180,6 @@ class Pressure(Task):
 
     @classmethod
     def remeasure(cls, artifact, spec, data, *, split, options, start, device, trust):
-        if options:
-            raise AtmcError(f"{', '.join(options)}: makes no sense for a regression; leave it out")
         error, low, high = measured(artifact, data[split])
         terms = len(json.loads(artifact)["terms"])
         return Remeasured(
@@ -443,7 +441,9 @@ def test_measuring_again_gives_the_same_on_validation_and_another_figure_on_test
 def test_what_its_task_does_not_offer_is_one_line(place: Place, swept: tuple[pd.DataFrame, Outcome], atmc: Run) -> None:
     said = one_line(atmc("curves", place.run, "--trust"))
     assert "Pressure: its artifacts have no robustness curves" in said
-    assert "attack: makes no sense for a regression" in one_line(atmc("verify", place.run, "--trust", "--steps", 3))
+    assert "--steps: has no meaning for artifacts of Pressure, which take only --split; remove it" in one_line(
+        atmc("verify", place.run, "--trust", "--steps", 3)
+    )
     assert "--trial 99: no such trial; there are 0 to 9" in one_line(atmc("verify", place.run, "--trial", 99))
 
 

@@ -115,7 +115,7 @@ def test_artifacts_that_no_front_needs_are_removed(toy_study: MakeStudy, tmp_pat
     assert result.trials["cost"].tolist() == everything.trials["cost"].tolist()
     # cost and gain are both best where lr is least: one trial is on every front
     best = int(result.trials["cost"].idxmin())
-    assert [path.name for path in result.folder.artifacts.iterdir()] == [f"{best:05d}.atmc"]
+    assert [path.name for path in result.folder.artifacts.iterdir()] == [f"{best:05d}.artifact"]
     assert result.folder.freed.files == 7
     trials = load_trials(result.folder.path)
     assert trials["artifact"].notna().tolist() == [trial == best for trial in trials["trial"]]

@@ -207,6 +207,11 @@ REFUSED: dict[str, tuple[str, Callable[[dict[str, Tensor]], Any], str]] = {
     "a whole model": ("net.pt", lambda s: nn.Linear(2, 2), r"reading those would run code; save the weights alone"),
     "harm": ("net.pt", lambda s: {"state_dict": Harm()}, r"reading those would run code"),
     "no tensors": ("net.ckpt", lambda s: {"epoch": 3}, r"holds no state dict .*'epoch'.* under state_dict, "),
+    "NaN": (
+        "net.pth",
+        lambda s: s | {"0.weight": s["0.weight"] / 0},
+        r"holds values that are not finite: 0\.weight; give weights of a training that did not diverge",
+    ),
     "a list": ("net.pt", lambda s: [1, 2], r"holds no state dict .*list"),
 }
 
@@ -231,6 +236,7 @@ def test_what_does_not_fit_is_one_line_and_runs_nothing(
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
+        ("weights", b"", "a name without a suffix is no format of weights; give a .safetensors"),
         ("net.txt", b"", "'.txt' is no format of weights; give a .safetensors"),
         ("net.pth", b"abc", "is no file that torch.save wrote, or is damaged"),
         ("net.pt", pickle.dumps({"a": 1}), "no"),
@@ -256,9 +262,10 @@ def test_a_file_that_is_not_there(tiny_trial: Maker) -> None:
     ("normalize", "words"),
     [
         ([[0.5, 0.5], [0.2, 0.2]], "2 means and deviations, and the images 1 channels; give one for each"),
-        ([[0.5]], r"must be \[\[means\], \[deviations\]\]"),
+        ([[0.5]], r"must be data, none or \[\[means\], \[deviations\]\]"),
         ([[0.5], [0.0]], "deviations must be above 0"),
-        ("imagenet", "normalize"),
+        ("imagenet", "must be data, none or"),
+        ([[float("nan")], [0.2]], "must be data, none or"),
     ],
 )
 def test_a_normalisation_that_cannot_be(tiny_trial: Maker, normalize: Any, words: str) -> None:

@@ -209,8 +209,7 @@ def _dense_color(data: FrontData) -> str:
 def _line_name(data: FrontData) -> str:
     if data.x.name == "trial":
         return "best so far"
-    kept = "at most" if data.x_direction == "min" else "at least"
-    return f"best with {kept} this {label(data.x)}"
+    return f"best with this {label(data.x)} or {'less' if data.x_direction == 'min' else 'more'}"
 
 
 def _draw_dense_words(axes: Axes, panel: Panel, dense: Baseline, data: FrontData, taken: list[Bbox]) -> None:

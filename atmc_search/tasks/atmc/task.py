@@ -51,6 +51,7 @@ class AtmcTask(Task):
     deciding: ClassVar[tuple[str, ...]] = (METHOD_PATH,)
     presets: ClassVar[Mapping[str, str]] = {name: method.says for name, method in METHODS.items()}
     components: ClassVar[Mapping[str, Mapping[str, type[BaseModel]]]] = {"attack": ATTACKS, "loss": LOSSES}
+    remeasure_options: ClassVar[tuple[str, ...]] = ("attack", "eps", "checks")
     suffix: ClassVar[str] = ".atmc"
     start_name: ClassVar[str] = START
 

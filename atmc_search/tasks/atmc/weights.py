@@ -55,8 +55,9 @@ class WeightsFile:
         """
         path = Path(name)
         if path.suffix.lower() not in (".safetensors", ".atmc", *_PICKLED):
+            kind = shown(path.suffix) if path.suffix else "a name without a suffix"
             raise SpecError(
-                f"{_PATH} = {shown(name)}: {path.suffix or 'no suffix'!r} is no format of weights; give a "
+                f"{_PATH} = {shown(name)}: {kind} is no format of weights; give a "
                 ".safetensors, .pt, .pth, .ckpt, .bin or .atmc file"
             )
         try:
@@ -79,13 +80,14 @@ class WeightsFile:
             architecture: the model's name, for messages and for artifacts of a user's model.
 
         Raises:
-            SpecError: the file holds no state dict, or one of another model; names keys.
+            SpecError: the file holds no state dict, one of another model, or values that are not finite; names keys.
         """
         where = f"{_PATH} = {shown(self.name)}"
         own = model.state_dict()
         found = _plain_names(self._tensors(where, architecture), own)
         expected = {name: tensor for name, tensor in own.items() if name in found or name.startswith("net.")}
         _check_fit(where, architecture, expected, found)
+        _check_finite(where, {name: found[name] for name in expected if name in found})
         return {name: found[name].to(tensor.dtype) if name in found else tensor for name, tensor in own.items()}
 
     def _tensors(self, where: str, architecture: str) -> Mapping[str, Tensor]:
@@ -171,6 +173,18 @@ def _check_fit(where: str, architecture: str, own: Mapping[str, Tensor], found: 
         raise SpecError(
             f"{where}: does not fit model {architecture}: {'; '.join(said)}; set trial.model to the model that these "
             "weights are of"
+        )
+
+
+def _check_finite(where: str, tensors: Mapping[str, Tensor]) -> None:
+    """Passes if no tensor has NaN or an infinity, as those of a training that diverged have."""
+    broken = [
+        _short(name) for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+    if broken:
+        raise SpecError(
+            f"{where}: holds values that are not finite: {_listed(broken)}; give weights of a training that did not "
+            "diverge"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -19,13 +20,24 @@ class ModelSpec(Component):
         "training images, by its deviation; [[means], [deviations]]: by these; none: nothing, for a model that does it",
     )
 
-    @field_validator("normalize")
+    @field_validator("normalize", mode="before")  # before pydantic's own text, which names both types of the union
     @classmethod
-    def _two_lists(cls, value: str | list[list[float]]) -> str | list[list[float]]:
-        if isinstance(value, str):
+    def _one_of_three(cls, value: object) -> object:
+        if isinstance(value, str) and value in ("data", "none"):
             return value
-        if len(value) != 2 or len(value[0]) != len(value[1]) or not value[0]:
+        if not isinstance(value, list) or len(value) != 2 or not all(map(_numbers, value)):
+            raise ValueError("must be data, none or [[means], [deviations]]; e.g. [[0.5], [0.25]] for one channel")
+        if len(value[0]) != len(value[1]):
             raise ValueError("must be [[means], [deviations]], a number for each channel in both; e.g. [[0.5], [0.25]]")
         if not all(deviation > 0 for deviation in value[1]):
             raise ValueError("deviations must be above 0; raise them")
         return value
+
+
+def _numbers(values: object) -> bool:
+    """Whether these are finite numbers, one at least."""
+    return (
+        isinstance(values, list)
+        and bool(values)
+        and all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in values)
+    )
