@@ -209,7 +209,8 @@ def _dense_color(data: FrontData) -> str:
 def _line_name(data: FrontData) -> str:
     if data.x.name == "trial":
         return "best so far"
-    return f"best with this {label(data.x)} or {'less' if data.x_direction == 'min' else 'more'}"
+    kept = "at most" if data.x_direction == "min" else "at least"
+    return f"best with {kept} this {label(data.x)}"
 
 
 def _draw_dense_words(axes: Axes, panel: Panel, dense: Baseline, data: FrontData, taken: list[Bbox]) -> None:
