@@ -40,7 +40,7 @@ def _folded_once(compressed: CompressedModel) -> CompressedModel:
         plain = channels.folded(model, shape, frozen=frozen)
         after, unread = plain.state_dict(), channels.unread_outputs(plain, shape)
         weights: dict[str, Tensor] = {}
-        lost: dict[str, Tensor] = {}
+        restored: dict[str, Tensor] = {}
         for layer in compressed.layers:
             of_layer = unread.get(layer.module, torch.zeros(layer.rows, dtype=torch.bool))
             found, stuck = _carried(layer, compressed.weights, after[layer.weight], of_layer)
@@ -48,12 +48,12 @@ def _folded_once(compressed: CompressedModel) -> CompressedModel:
             zeroed = layer.to_matrix((before[layer.weight] != 0) & (after[layer.weight] == 0))
             columns = stuck & zeroed[~of_layer].any(0)
             if columns.any():
-                lost[layer.weight] = layer.from_matrix(columns.expand(layer.rows, -1).contiguous())
-        if not lost:
+                restored[layer.weight] = layer.from_matrix(columns.expand(layer.rows, -1).contiguous())
+        if not restored:
             break
-        # Constants were folded whose weights the factors cannot lose: those stay, in another try. Ends, since a weight
-        # that stays is never lost again.
-        frozen |= {name: mask | frozen.get(name, torch.zeros_like(mask)) for name, mask in lost.items()}
+        # Constants were folded whose weights the factors cannot make zero: those stay, in another try. Ends, since a
+        # weight that stays is never made zero again.
+        frozen |= {name: mask | frozen.get(name, torch.zeros_like(mask)) for name, mask in restored.items()}
     others = {name: _on_grid_of(tensor, after[name]) for name, tensor in compressed.others.items()}
     return dataclasses.replace(compressed, weights=weights, others=others)
 

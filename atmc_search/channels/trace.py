@@ -84,7 +84,7 @@ class _Shapes(fx.Interpreter):
 def _owned(graph_module: fx.GraphModule) -> frozenset[str]:
     uses: Counter[int] = Counter()
     called: Counter[str] = Counter()
-    held: dict[str, list[int]] = {}
+    memories: dict[str, list[int]] = {}
     for node in graph_module.graph.nodes:
         if node.op == "get_attr":
             value = _attribute(graph_module, str(node.target))
@@ -92,12 +92,14 @@ def _owned(graph_module: fx.GraphModule) -> frozenset[str]:
         if node.op == "call_module":
             name = str(node.target)
             module = graph_module.get_submodule(name)
-            held[name] = [_memory(tensor) for tensor in (*module.parameters(), *module.buffers()) if tensor.numel()]
-            uses.update(held[name])
+            memories[name] = [_memory(tensor) for tensor in (*module.parameters(), *module.buffers()) if tensor.numel()]
+            uses.update(memories[name])
             called[name] += 1
             if module._forward_hooks or module._forward_pre_hooks:
                 called[name] += 1  # a hook may read or change anything
-    return frozenset(name for name in called if called[name] == 1 and all(uses[memory] == 1 for memory in held[name]))
+    return frozenset(
+        name for name in called if called[name] == 1 and all(uses[memory] == 1 for memory in memories[name])
+    )
 
 
 def _memory(tensor: Tensor) -> int:

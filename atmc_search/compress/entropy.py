@@ -146,9 +146,9 @@ class Partition:
         number, first, second = (np.diff(a[cuts]) for a in (np.arange(len(self.x) + 1), self.first, self.second))
         centres, at_zero = grid[active], self._at_zero(grid)
         errors = np.maximum(second - 2 * centres * first + centres * centres * number, 0.0)
-        held = float((self.zeros or 0) * prices[at_zero].sum()) if self.zeros else 0.0
+        zeros = float((self.zeros or 0) * prices[at_zero].sum()) if self.zeros else 0.0
         books = self.lam * _CENTRE_BITS * np.count_nonzero(~at_zero[active])
-        return float(errors.sum() + (number * prices[active]).sum() + held + books)
+        return float(errors.sum() + (number * prices[active]).sum() + zeros + books)
 
     def step(self, grid: Floats, prices: Floats) -> tuple[Floats, Floats]:
         """Lloyd's: the cells of codes at these prices, then what the cells hold as codes; empty ones are dropped."""
@@ -205,9 +205,9 @@ class Partition:
         ends = np.arange(len(x) + 1)
         prefixes = (np.concatenate([[0], np.cumsum(n)]), sums_from_zero(x, n * x), sums_from_zero(x, n * x * x))
         number, total, squares = (prefix[None, :] - prefix[:, None] for prefix in prefixes)  # of x[j:i] at [j, i]
-        held = np.maximum(number, 1)
-        errors = np.maximum(squares - total**2 / held, 0.0)
-        cells = np.where(number > 0, errors + held * self.prices(held) + self.lam * _CENTRE_BITS, np.inf)
+        counts = np.maximum(number, 1)
+        errors = np.maximum(squares - total**2 / counts, 0.0)
+        cells = np.where(number > 0, errors + counts * self.prices(counts) + self.lam * _CENTRE_BITS, np.inf)
         at_zero = np.maximum(number + (self.zeros or 0), 0)
         with np.errstate(invalid="ignore"):
             rates = np.nan_to_num(at_zero * self.prices(at_zero), nan=0.0)

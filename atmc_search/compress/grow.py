@@ -65,8 +65,8 @@ def regrown(weights: Weights, gradients: Mapping[str, Tensor], share: float) -> 
     slope = torch.cat([gradients[name].reshape(-1) for name in weights]).abs()
     zero = flat == 0
     slope = torch.where(zero, slope, 0)
-    held = int(flat.numel() - zero.sum())
-    exchanged = min(int(share * held), int(torch.count_nonzero(slope)))
-    support = largest(flat.abs(), held - exchanged) | largest(slope, exchanged)
+    nonzeros = int(flat.numel() - zero.sum())
+    exchanged = min(int(share * nonzeros), int(torch.count_nonzero(slope)))
+    support = largest(flat.abs(), nonzeros - exchanged) | largest(slope, exchanged)
     parts = torch.split(support, [weight.numel() for weight in weights.values()])
     return FixedSupport({name: part.view_as(weights[name]) for name, part in zip(weights, parts, strict=True)})

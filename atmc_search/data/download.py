@@ -18,10 +18,10 @@ def cache_folder(dataset: str) -> Path:
 
 @contextmanager
 def downloads_into(folder: Path, *, dataset: str, remedy: str) -> Iterator[Callable[[Sequence[str], str], Path]]:
-    """A context in which files are downloaded aside, for its body to check and move to `folder` by `os.replace`.
+    """A context in which files are downloaded, for its body to check and move to `folder` by `os.replace`.
 
-    Aside is a temporary folder inside `folder`, removed on leaving: processes that start together never see half a
-    file.
+    Downloads go to a temporary folder inside `folder`, removed on leaving: processes that start together never see
+    half a file.
 
     Args:
         folder: made if need be.
@@ -38,14 +38,14 @@ def downloads_into(folder: Path, *, dataset: str, remedy: str) -> Iterator[Calla
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as aside:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
 
             def download(urls: Sequence[str], md5: str) -> Path:
                 failures = []
                 for url in urls:
                     try:
-                        download_url(url, aside, md5=md5)
-                        return Path(aside, url.rpartition("/")[2])
+                        download_url(url, scratch, md5=md5)
+                        return Path(scratch, url.rpartition("/")[2])
                     except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum a RuntimeError
                         failures.append(f"{url}: {error}")  # the next one may work
                 raise OSError("; ".join(failures))

@@ -40,11 +40,11 @@ def quarantine(run: Path, files: Mapping[Path, str], *, nothing_else: bool, move
         return
     try:
         for path in files:
-            aside = run / DAMAGED / path.relative_to(run)
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            while os.path.lexists(aside):
-                aside = aside.with_name(f"{aside.name}.again")
-            path.rename(aside)
+            place = run / DAMAGED / path.relative_to(run)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            while os.path.lexists(place):
+                place = place.with_name(f"{place.name}.again")
+            path.rename(place)
     except OSError as error:
         raise StorageError(
             f"{run / DAMAGED}: {listed} cannot be moved there ({error.strerror}); it must be a folder that can be "

@@ -152,8 +152,8 @@ class StudyLock:
             self._tidy()
 
     def _own(self, number: int) -> bool:
-        held = _read(self._path(number)) if number == self._number else None
-        return held is not None and held.token == self._holder.token
+        owner = _read(self._path(number)) if number == self._number else None
+        return owner is not None and owner.token == self._holder.token
 
     def _tidy(self) -> None:
         for path in self._folder.iterdir():
@@ -172,8 +172,8 @@ def check_token(folder: Path, token: str) -> None:
         StorageError: the study is somebody else's by now.
         OSError: the folder cannot be read.
     """
-    held = _read(folder / f"{max(_numbers(folder), default=0):08d}.json")
-    if held is None or held.token != token:
+    owner = _read(folder / f"{max(_numbers(folder), default=0):08d}.json")
+    if owner is None or owner.token != token:
         raise _lost(folder)
 
 

@@ -127,11 +127,11 @@ class Reports:
         self._schema = None
         for table in (*many.values(), *one.values()):
             self._take(table.schema)
-        held = {number for table in many.values() for number in table[NUMBER].to_pylist()}
+        compacted = {number for table in many.values() for number in table[NUMBER].to_pylist()}
         self._singles = {}
         for path, table in one.items():
             (number,) = table[NUMBER].to_pylist()
-            if number in held:
+            if number in compacted:
                 path.unlink()
             else:
                 self._singles[number] = table

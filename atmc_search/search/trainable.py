@@ -194,23 +194,23 @@ class TrialTrainable(tune.Trainable):
         earlier = tuple(kind.earlier_start_keys(spec))
         if parent is not None:
             artifact, digest = ray.get(self._server.artifact.remote(parent))
-            made = kind.start_from(spec, data, artifact)
-            key, made = digest[:12], replace(made, origin=f"trial {parent} {digest}")
+            start = kind.start_from(spec, data, artifact)
+            key, start = digest[:12], replace(start, origin=f"trial {parent} {digest}")
         else:
             key = kind.start_key(spec, data)
-            made = self._shared(
+            start = self._shared(
                 key, earlier, number, lambda report: kind.make_start(spec, data, device=self._device, report=report)
             )
         measured = kind.start_figures_key(spec, data)
         if not measured:
-            return made
+            return start
         figures = self._shared(
             f"{key}-{measured}",
             () if parent is not None else earlier,
             number,
-            lambda report: Start({}, kind.measure_start(spec, data, made, device=self._device)),
+            lambda report: Start({}, kind.measure_start(spec, data, start, device=self._device)),
         )
-        return replace(made, facts={**made.facts, **figures.facts})
+        return replace(start, facts={**start.facts, **figures.facts})
 
     def _shared(self, key: str, earlier: Sequence[str], number: int, make: Callable[[Report], Start]) -> Start:
         """A start that trials share: made by this one, or by another while this one waits."""

@@ -134,9 +134,9 @@ def test_what_is_no_report_is_named_and_set_aside(
     with RunFolder(folder.path).locked(study):
         pass
     assert not path.exists()
-    aside = folder.damaged / "reports" / "00000003.parquet"
-    assert os.path.lexists(aside)
-    assert content is None or aside.read_bytes() == content
+    moved = folder.damaged / "reports" / "00000003.parquet"
+    assert os.path.lexists(moved)
+    assert content is None or moved.read_bytes() == content
     (warning,) = caplog.messages
     assert "moved to damaged/" in warning
     assert "reports/00000003.parquet (" in warning
@@ -144,7 +144,7 @@ def test_what_is_no_report_is_named_and_set_aside(
     caplog.clear()
     driver = RunFolder(folder.path)
     with driver.locked(study):
-        assert driver.next_report() == 4  # the number of what was set aside stays taken
+        assert driver.next_report() == 4  # the number of what was moved stays taken
         driver.append(row(4), table, 4)
     assert driver.read_reports()["trial"].tolist() == [0, 1, 2, 4]
     assert len(pd.read_parquet(folder.reports)) == 4
@@ -250,9 +250,9 @@ def test_what_is_damaged_again_does_not_replace_what_was(
         (folder.reports / "00000001.parquet").symlink_to(place)
         with folder.locked(study):
             pass
-    aside = list((folder.damaged / "reports").iterdir())
-    assert sorted(path.read_bytes() for path in aside if path.is_file()) == [b"first", b"second", b"third"]
-    assert sorted(str(path.readlink()) for path in aside if path.is_symlink()) == ["/elsewhere", "/nowhere"]
+    moved = list((folder.damaged / "reports").iterdir())
+    assert sorted(path.read_bytes() for path in moved if path.is_file()) == [b"first", b"second", b"third"]
+    assert sorted(str(path.readlink()) for path in moved if path.is_symlink()) == ["/elsewhere", "/nowhere"]
 
 
 def test_the_first_of_all_files_is_not_the_measure_of_the_others(

@@ -171,18 +171,18 @@ class ByteBudget(Packer, Part):
 
     def _fit(self, batches: AttackedBatches, bits: Bits) -> tuple[Fit | None, Deployed | None]:
         """The largest k within the budget, and its file: as it ships, since statistics of batch norm take bytes too."""
-        made: dict[int, Deployed] = {}
+        packed: dict[int, Deployed] = {}
 
         def size(k: int) -> int:
-            made[k] = self.files.packed_with(k, bits, batches)
-            return len(made[k].artifact)
+            packed[k] = self.files.packed_with(k, bits, batches)
+            return len(packed[k].artifact)
 
         aim = (1 - _SLACK / 2) * self.budget - self.least_bytes
         guess = round(self.k * aim / ((1 + _MARGIN) * self.budget - self.least_bytes))
         fit = largest_within(
             size, self.budget, guess=guess, most=self.files.nonzeros, base=self.least_bytes, slack=_SLACK
         )
-        return fit, None if fit is None else made[fit.k]
+        return fit, None if fit is None else packed[fit.k]
 
     def _hold(self, k: int, size: float) -> None:
         """Has training hold as many weights as a file `_MARGIN` over the budget would, where k make one of `size`."""

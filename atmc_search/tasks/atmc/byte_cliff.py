@@ -53,7 +53,7 @@ def beside_a_cliff(
         if not left or close(len(best.artifact)):
             break
         left -= 1
-        made = files.packed_with(k, widths | {name: width}, batches)
-        if len(best.artifact) < len(made.artifact) <= budget:
-            best, widths = made, widths | {name: width}
+        packed = files.packed_with(k, widths | {name: width}, batches)
+        if len(best.artifact) < len(packed.artifact) <= budget:
+            best, widths = packed, widths | {name: width}
     return best

@@ -48,7 +48,7 @@ def _trained(tensors: Mapping[str, Tensor], facts: Mapping[str, Any], spec: Atmc
     now: dict[str, Mapping[str, Tensor]] = {name: groups[name] for name in ("model", "momentum") if name in groups}
     parts: dict[str, dict[str, Any]] = {}
     if "bits" in facts:
-        name, held = (
+        name, names = (
             ("admm", ("copies", "duals", "centres"))
             if "copies" in groups
             else (
@@ -56,7 +56,7 @@ def _trained(tensors: Mapping[str, Tensor], facts: Mapping[str, Any], spec: Atmc
                 ("centres", "edges"),
             )
         )
-        now[name] = joined({key: groups[key] for key in held if key in groups})
+        now[name] = joined({key: groups[key] for key in names if key in groups})
         parts[name] = {"bits": facts["bits"], "seed": spec.seed, "price": spec.compress.code_price}
     if "scores" in groups:
         now["scored"] = joined({key: groups[key] for key in ("scores", "velocities", "quotas") if key in groups})

@@ -84,7 +84,7 @@ def remeasured(
     found: dict[str, Any] = {}
     if options.get("checks"):
         surrogate = _dense_model(spec, splits, start())
-        made = masking_checks(
+        checks = masking_checks(
             setting.model,
             setting.data,
             setting.attack,
@@ -94,11 +94,11 @@ def remeasured(
             batch_size=setting.batch_size,
             seed=setting.seed,
         )
-        warnings = dict(made.findings)
+        warnings = dict(checks.findings)
         notes.append(f"masking: checked on {min(len(setting.data), MASKING_IMAGES)} images")
         if surrogate is None:
             notes.append("the run holds no dense start of theirs, so images were not transferred from it")
-        found = {**made.metrics(), "masking_findings": warnings, "transfer_checked": surrogate is not None}
+        found = {**checks.metrics(), "masking_findings": warnings, "transfer_checked": surrogate is not None}
     row = {"size_bytes": len(artifact), **setting.described, **_plain(figures), **found}
     return dataclasses.replace(_remeasured(setting, figures, row), warnings=warnings, notes=tuple(notes))
 

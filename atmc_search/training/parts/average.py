@@ -55,12 +55,12 @@ class Average(Part):
     @contextmanager
     def final(self) -> Iterator[None]:
         """Inside, the model holds the average."""
-        held = {name: tensor.clone() for name, tensor in self._live.items()}
+        trained = {name: tensor.clone() for name, tensor in self._live.items()}
         _write(self._live, self.tensors)
         try:
             yield
         finally:
-            _write(self._live, held)
+            _write(self._live, trained)
 
     def state(self) -> State:
         return dict(self.tensors), {"steps": self.steps}
