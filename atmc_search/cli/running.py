@@ -82,7 +82,9 @@ def run(
 @click.option(
     "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a value of the spec, by dotted path."
 )
-@click.option("--out", type=PATH, help="Artifact to write.  [default: <study>-trial.atmc]")
+@click.option(
+    "--out", type=PATH, help="Artifact to write.  [default: <study>-trial, with the suffix of the task: .atmc]"
+)
 @click.option("--device", default="cpu", show_default=True, help="Torch device.")
 @click.option("--json", "as_json", is_flag=True, help="Print the last metrics as JSON.")
 def trial(spec: Path, overrides: tuple[str, ...], out: Path | None, device: str, as_json: bool) -> None:
@@ -96,6 +98,7 @@ def trial(spec: Path, overrides: tuple[str, ...], out: Path | None, device: str,
     """
     from atmc_search.api.runs import load_study
     from atmc_search.results import write_whole
+    from atmc_search.tasks import task_named
     from atmc_search.tasks.single import run_trial
 
     study = load_study(spec, _overrides(overrides))
@@ -104,7 +107,7 @@ def trial(spec: Path, overrides: tuple[str, ...], out: Path | None, device: str,
     def tell(text: str) -> None:
         say.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    path = out or Path(f"{study.name}-trial.atmc")
+    path = out or Path(f"{study.name}-trial{task_named(study.task).suffix}")
     if path.is_dir() or not path.parent.is_dir():  # said before the training, not after
         raise AtmcError(f"--out {path}: cannot be written (no such folder, or a folder itself); choose another place")
     metrics, artifact = run_trial(study, device=device, tell=tell)

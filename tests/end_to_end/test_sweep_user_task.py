@@ -41,9 +41,9 @@ MISBEHAVIOUR = {
     "nan": r"cost = nan: not finite",
     "inf": r"gain = inf: not finite",
     "none": r"cost is missing after the last epoch",
-    "word": r"cost = 'cheap': the task must return float64",
-    "tensor": r"gain = tensor\(0\.5.*: the task must return float64",
-    "half": r"steps = 0\.5: the task must return int64",
+    "word": r"cost = 'cheap': its column is float64; return a plain number",
+    "tensor": r"gain = tensor\(0\.5.*: its column is float64; return a plain number",
+    "half": r"steps = 0\.5: its column is int64; return a whole number",
 }
 
 
